@@ -1,0 +1,133 @@
+"""The contract between stages (what is computed) and the engine (how, where, when).
+
+A stage plans templates and tasks, and computes one task at a time. It reads through a ``Source``
+and yields ``Block`` objects; it never opens, writes, submits or retries. The engine in
+``bperp.flows`` does that for every stage in the same way, and the same functions serve in a
+notebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Region = tuple[slice, ...]
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a product: everything that is needed to create it.
+
+    ``dims``, ``shape`` and ``chunks`` have equal length; ``fill_value`` is what a reader sees in
+    an unwritten chunk (never valid data); ``attributes`` hold CF metadata (units, long_name, ...).
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: str
+    fill_value: float | int | None = 0
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A product to be created before its chunks are filled.
+
+    ``coordinates`` maps a name to ``(dims, values, attributes)``; they are small, written whole
+    with the template, and part of the content hash.
+    """
+
+    product: str
+    arrays: tuple[ArraySpec, ...]
+    coordinates: Mapping[str, tuple[tuple[str, ...], NDArray[Any], Mapping[str, Any]]] = field(
+        default_factory=dict
+    )
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole chunks of one array, computed by one task.
+
+    ``origin`` is the index of the first element; every edge of the block is a multiple of the
+    chunk edge or the edge of the array.
+    """
+
+    product: str
+    variable: str
+    origin: tuple[int, ...]
+    data: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One unit of work, one receipt.
+
+    ``parameters`` is JSON-serialisable and complete: together with the stage's version and the
+    receipts of ``inputs`` (each ``"stage/key"``) it determines every byte that the task writes.
+    ``outputs`` names the products it writes to; ``memory_bytes`` is the predicted peak of the
+    arrays that the task holds; ``pixels`` is the amount of work for the progress display; ``batch``
+    groups tasks for the orchestrator (e.g. a burst and date).
+    """
+
+    stage: str
+    key: str
+    parameters: Mapping[str, Any]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    memory_bytes: int
+    pixels: int = 0
+    batch: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage needs created and computed for a given stack."""
+
+    templates: tuple[Template, ...]
+    tasks: tuple[Task, ...]
+
+
+class Source(Protocol):
+    """Where a running task gets its input from; the engine provides it."""
+
+    def read(self, product: str, variable: str, region: Region) -> NDArray[Any]:
+        """Return a window of a product's array; refuses products without a marker."""
+        ...
+
+    def measurement(self, url: str, member: str, first_line: int, lines: int) -> NDArray[np.int16]:
+        """Return ``(lines, samples, 2)`` digital numbers of a measurement file."""
+        ...
+
+    def elevation(
+        self, south_deg: float, west_deg: float, north_deg: float, east_deg: float
+    ) -> tuple[NDArray[np.float32], tuple[float, float, float, float]]:
+        """Return ellipsoidal heights ``(rows, columns)`` and ``(lat0, lon0, dlat, dlon)`` in degrees.
+
+        ``lat0, lon0`` is the centre of sample ``[0, 0]``; ``dlat`` is negative for north-up grids.
+        """
+        ...
+
+
+class Stage(Protocol):
+    """A named step of the chain; ``version`` changes whenever its numbers may change."""
+
+    name: str
+    version: str
+
+    def plan(self, context: Any) -> Plan:
+        """Return templates and tasks; ``context`` gives the stack, options and receipts so far."""
+        ...
+
+    def compute(
+        self, parameters: Mapping[str, Any], source: Source
+    ) -> Generator[Block, None, Summary]:
+        """Yield the blocks of one task and return a small JSON summary for its receipt."""
+        ...
