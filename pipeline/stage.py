@@ -8,7 +8,7 @@ notebook.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -116,18 +116,47 @@ class Source(Protocol):
         ...
 
 
-class Stage(Protocol):
-    """A named step of the chain; ``version`` changes whenever its numbers may change."""
+class Receipt(Protocol):
+    """What a stage may know of a finished task."""
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """The JSON summary that ``compute`` returned."""
+        ...
+
+
+class Context(Protocol):
+    """What a stage may know while it plans; the engine provides it."""
+
+    @property
+    def stack(self) -> Any:
+        """The stack to be processed (``bperp.pipeline.stack.Stack`` for the stages here)."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, Mapping[str, Any]]:
+        """Options of each step by name, JSON values only."""
+        ...
+
+    def receipts(self, stage: str) -> Mapping[str, Receipt]:
+        """Return the receipts of a finished upstream stage by task key."""
+        ...
+
+
+Computation = Generator[Block, None, Summary]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named step of the chain.
+
+    ``version`` changes whenever the numbers may change. ``plan`` returns templates and tasks;
+    ``compute`` yields the blocks of one task and returns a small JSON summary for its receipt.
+    ``path`` is where a worker finds the stage again: ``"package.module:ATTRIBUTE"``.
+    """
 
     name: str
     version: str
-
-    def plan(self, context: Any) -> Plan:
-        """Return templates and tasks; ``context`` gives the stack, options and receipts so far."""
-        ...
-
-    def compute(
-        self, parameters: Mapping[str, Any], source: Source
-    ) -> Generator[Block, None, Summary]:
-        """Yield the blocks of one task and return a small JSON summary for its receipt."""
-        ...
+    path: str
+    plan: Callable[[Context], Plan]
+    compute: Callable[[Mapping[str, Any], Source], Computation]

@@ -1,0 +1,342 @@
+"""Pre-flight: find in seconds what would stop a run after hours."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bperp.flows.config import StackConfig
+from bperp.flows.config_types import is_url
+from bperp.flows.doctor import installed_grid
+from bperp.flows.machine import (
+    available_memory_bytes,
+    existing_parent,
+    free_disk_bytes,
+    usable_processors,
+)
+from bperp.stores import errors
+from bperp.stores.errors import BperpError
+
+if TYPE_CHECKING:
+    from bperp.flows.stack_index import StackIndex
+
+__all__ = ["CheckReport", "DiskEstimate", "Finding", "check_stack", "estimate_disk"]
+
+Level = Literal["ok", "warning", "error"]
+_FEW_DATES = 15
+# Stored bytes per pixel. Integer pairs compress to 16 bit per pixel (measured on simulated
+# bursts); resampled ones less, and geometry is smooth in floating point.
+_SLC_BYTES, _COREGISTERED_BYTES, _GEOMETRY_BYTES = 2.5, 3.5, 30.0
+_AMPLITUDE_BYTES, _INTERFEROGRAM_BYTES = 8.0, 12.0
+_SCATTERER_SHARE, _SCATTERER_DATE_BYTES = 0.03, 24.0
+_MARGIN = 1.2
+
+EXIT_CODES = {
+    letter: kind.exit_code
+    for kind in (
+        errors.ConfigurationError,
+        errors.ProductError,
+        errors.StackError,
+        errors.OrbitError,
+        errors.ElevationError,
+        errors.NumericsError,
+        errors.StorageError,
+        errors.SecurityError,
+    )
+    for letter in kind.letters
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked.
+
+    ``code`` is empty for level ok; ``where`` names the option, file or date.
+    """
+
+    level: Level
+    code: str
+    where: str
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class DiskEstimate:
+    """Predicted size of the products in bytes, by step."""
+
+    by_step: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Sum of all steps in bytes."""
+        return sum(self.by_step.values())
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Findings and the tables of the stack.
+
+    Attributes
+    ----------
+    findings : tuple of Finding
+        In the order in which they were made.
+    dates : tuple of dict
+        One row per date: mission, IPF version, orbit, bursts present, flags.
+    bursts : tuple of dict
+        One row per burst: swath, dates present, dates missing.
+    summary : dict
+        Reference date, counts, size of the scene, disk estimate in bytes by step.
+    """
+
+    findings: tuple[Finding, ...]
+    dates: tuple[dict[str, Any], ...] = ()
+    bursts: tuple[dict[str, Any], ...] = ()
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0 without errors, else the exit code of the first error's family."""
+        first = next((item for item in self.findings if item.level == "error"), None)
+        return 0 if first is None else EXIT_CODES[first.code[0]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "findings": [asdict(item) for item in self.findings],
+            "dates": list(self.dates),
+            "bursts": list(self.bursts),
+            "summary": self.summary,
+        }
+
+
+def check_stack(
+    config: StackConfig, *, index: Callable[[StackConfig], StackIndex] | None = None
+) -> CheckReport:
+    """Check everything that can be known before pixels are read.
+
+    Parameters
+    ----------
+    config : StackConfig
+        Validated configuration.
+    index : callable, optional
+        Replaces ``bperp.flows.stack_index.index_stack``.
+
+    Returns
+    -------
+    CheckReport
+        Expected faults become findings; the function raises only for bugs.
+    """
+    findings = [*_products(config), *_orbits(config), *_elevation(config), *_root(config)]
+    findings += _memory(config)
+    # Without products the index could only repeat the same fault.
+    if any(item.level == "error" and item.where.startswith("slc") for item in findings):
+        return CheckReport(tuple(findings))
+    try:
+        found = (index or _index_stack)(config)
+    except BperpError as error:
+        findings.append(_from_error(error))
+        return CheckReport(tuple(findings))
+    findings += _stack(found)
+    estimate = estimate_disk(config, found)
+    findings += _disk(config, estimate)
+    return CheckReport(
+        tuple(findings), _date_rows(found), _burst_rows(found), _summary(config, found, estimate)
+    )
+
+
+def _index_stack(config: StackConfig) -> StackIndex:
+    from bperp.flows.stack_index import index_stack
+
+    return index_stack(config)
+
+
+def _from_error(error: BperpError) -> Finding:
+    details = [error.cause]
+    if error.expected is not None:
+        details.append(f"expected {error.expected}")
+    if error.found is not None:
+        details.append(f"found {error.found}")
+    return Finding("error", error.code, error.where or "", "; ".join(details), error.remedy)
+
+
+def _products(config: StackConfig) -> Iterator[Finding]:
+    for number, pattern in enumerate(config.slc):
+        where = f"slc[{number}]"
+        if is_url(pattern):
+            yield Finding("ok", "", where, f"{pattern} is looked up with the stack")
+            continue
+        matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 (patterns are text)
+        if matches:
+            yield Finding("ok", "", where, f"{len(matches)} products match {pattern}")
+        else:
+            remedy = "correct the path or pattern; relative ones refer to the folder of the file"
+            yield Finding("error", "C104", where, f"nothing matches {pattern}", remedy)
+
+
+def _orbits(config: StackConfig) -> Iterator[Finding]:
+    needed = config.orbits.policy != "allow_predicted"
+    count = 0
+    for number, folder in enumerate(config.orbits.folders):
+        where = f"orbits.folders[{number}]"
+        if is_url(folder):
+            count += 1
+            continue
+        if not Path(folder).is_dir():
+            yield Finding("error", "C104", where, f"no such folder: {folder}", "correct the path")
+            continue
+        files = sum(1 for _ in Path(folder).glob("*.EOF"))
+        count += files
+        yield Finding("ok", "", where, f"{files} orbit files in {folder}")
+    if count == 0:
+        level: Level = "error" if needed else "warning"
+        remedy = "fetch POEORB or RESORB files, or set orbits.policy: allow_predicted"
+        message = "no orbit files: only the predicted vectors of the annotation are at hand"
+        yield Finding(level, "O501", "orbits.folders", message, remedy)
+
+
+def _elevation(config: StackConfig) -> Iterator[Finding]:
+    for where, path in (("dem.path", config.dem.path), ("dem.geoid", config.dem.geoid)):
+        if path is None or is_url(path):
+            continue
+        if not Path(path).is_file():
+            yield Finding("error", "C104", where, f"no such file: {path}", "correct the path")
+        elif not os.access(path, os.R_OK) or Path(path).stat().st_size == 0:
+            yield Finding("error", "E602", where, f"empty or not readable: {path}", "replace it")
+        else:
+            yield Finding("ok", "", where, path)
+    datum = config.dem.vertical_datum
+    if config.dem.geoid is None and datum in ("egm96", "egm2008") and installed_grid(datum) is None:
+        remedy = f"give dem.geoid: a grid of {datum} (GeoTIFF or GTX)"
+        message = f"no geoid grid for {datum}: heights cannot be made ellipsoidal"
+        yield Finding("error", "E603", "dem.vertical_datum", message, remedy)
+
+
+def _root(config: StackConfig) -> Iterator[Finding]:
+    if is_url(config.root):
+        yield Finding("ok", "", "root", f"{config.root} is probed when the run starts")
+        return
+    folder = existing_parent(Path(config.root))
+    if not folder.is_dir():
+        yield Finding("error", "R807", "root", f"{folder} is not a folder", "choose another root")
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        remedy = "choose another root or change the permissions"
+        yield Finding("error", "R807", "root", f"{folder} is not writable", remedy)
+    else:
+        yield Finding("ok", "", "root", f"{config.root} can be written")
+
+
+def _memory(config: StackConfig) -> Iterator[Finding]:
+    available, share = available_memory_bytes(), config.compute.memory_per_worker_bytes
+    if available is None:
+        return
+    fitting = available // share
+    wanted = config.compute.workers
+    workers = max(1, min(usable_processors(), fitting)) if wanted == "auto" else wanted
+    facts = f"{workers} workers of {share / 1e9:.3g} GB; {available / 1e9:.3g} GB available"
+    if workers > fitting:
+        remedy = f"set compute.workers: {max(1, fitting)} or less, or lower memory_per_worker"
+        yield Finding("error", "R805", "compute", facts, remedy)
+    else:
+        yield Finding("ok", "", "compute", facts)
+
+
+def _stack(found: StackIndex) -> Iterator[Finding]:
+    stack = found.stack
+    message = f"{len(stack.burst_ids)} bursts on {len(stack.dates)} dates"
+    yield Finding("ok", "", "stack", message)
+    if len(stack.dates) < _FEW_DATES:
+        message = f"{len(stack.dates)} dates are few for persistent scatterers"
+        yield Finding("warning", "S407", "stack", message, f"use {_FEW_DATES} dates or more")
+    for note in found.notes:
+        yield Finding("warning", "S401", "stack", note)
+
+
+def estimate_disk(config: StackConfig, found: StackIndex) -> DiskEstimate:
+    """Predict the size of all products from the pixels of the stack, with 20 % margin."""
+    stack = found.stack
+    pixels = float(sum(image.lines * image.samples for image in stack.images.values()))
+    references = (stack.reference(burst) for burst in stack.burst_ids)
+    reference_pixels = float(sum(image.lines * image.samples for image in references))
+    looks = config.interferogram.looks[0] * config.interferogram.looks[1]
+    dates = len(stack.dates)
+    pairs = dates - 1
+    if config.interferogram.network == "nearest":
+        pairs = sum(min(config.interferogram.neighbours, dates - 1 - i) for i in range(dates))
+    scatterers = reference_pixels * _SCATTERER_SHARE * dates * _SCATTERER_DATE_BYTES
+    sizes = {
+        "ingest": pixels * _SLC_BYTES,
+        "geometry": reference_pixels * _GEOMETRY_BYTES,
+        "coregister": pixels * _COREGISTERED_BYTES,
+        "interferogram": reference_pixels / looks * pairs * _INTERFEROGRAM_BYTES,
+        "amplitude": reference_pixels * _AMPLITUDE_BYTES,
+        "scatterers": scatterers,
+        "timeseries": scatterers / 2,
+    }
+    return DiskEstimate({step: round(_MARGIN * size) for step, size in sizes.items()})
+
+
+def _disk(config: StackConfig, estimate: DiskEstimate) -> Iterator[Finding]:
+    if is_url(config.root):
+        return
+    free = free_disk_bytes(Path(config.root))
+    facts = f"{estimate.total / 1e9:.3g} GB needed, {free / 1e9:.3g} GB free"
+    if estimate.total > free:
+        remedy = "free space, choose another root, or fewer bursts (aoi) or dates"
+        yield Finding("error", "R804", "root", facts, remedy)
+    else:
+        yield Finding("ok", "", "root", facts)
+
+
+def _date_rows(found: StackIndex) -> tuple[dict[str, Any], ...]:
+    stack = found.stack
+    rows = []
+    for date in stack.dates:
+        images = [image for (_, day), image in stack.images.items() if day == date]
+        rows.append(
+            {
+                "date": date,
+                "is_reference": date == stack.reference_date,
+                "mission": " ".join(sorted({image.mission for image in images})),
+                "ipf_version": " ".join(sorted({image.ipf_version for image in images})),
+                "orbit": " ".join(sorted({image.orbit.kind for image in images})),
+                "bursts": len(images),
+                "flags": sorted({flag for image in images for flag in image.flags}),
+            }
+        )
+    return tuple(rows)
+
+
+def _burst_rows(found: StackIndex) -> tuple[dict[str, Any], ...]:
+    stack = found.stack
+    rows = []
+    for burst in stack.burst_ids:
+        present = [date for date in stack.dates if (burst, date) in stack.images]
+        rows.append(
+            {
+                "burst_id": burst,
+                "swath": stack.reference(burst).swath,
+                "present": present,
+                "missing": [date for date in stack.dates if date not in present],
+            }
+        )
+    return tuple(rows)
+
+
+def _summary(config: StackConfig, found: StackIndex, estimate: DiskEstimate) -> dict[str, Any]:
+    stack = found.stack
+    return {
+        "name": config.name,
+        "root": config.root,
+        "reference_date": stack.reference_date,
+        "dates": len(stack.dates),
+        "bursts": len(stack.burst_ids),
+        "burst_dates": len(stack.images),
+        "scene": [stack.scene.lines, stack.scene.samples],
+        "disk_bytes": dict(estimate.by_step),
+        "disk_total_bytes": estimate.total,
+    }

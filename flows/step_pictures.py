@@ -1,0 +1,278 @@
+"""One picture per finished step, drawn from the products of a root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bperp.flows.picture_style import RadarGrid
+from bperp.pipeline.amplitude import PRODUCT as AMPLITUDE
+from bperp.pipeline.ingest import product as slc_product
+from bperp.pipeline.interferogram import PRODUCT as INTERFEROGRAM
+from bperp.pipeline.radar import ground_spacing_m
+from bperp.pipeline.scatterers import PRODUCT as SCATTERERS
+from bperp.pipeline.scene import SceneReader
+from bperp.pipeline.stack import Stack
+from bperp.pipeline.stage import Source
+from bperp.pipeline.timeseries import PRODUCT as TIMESERIES
+
+Summaries = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Stage to task key to receipt summary."""
+
+STRIP_LINES = 256
+LARGEST = 1600
+"""Pictures are drawn from at most about this many lines or samples."""
+
+
+def draw_step(
+    step: str,
+    folder: Path,
+    stack: Stack,
+    source: Source,
+    summaries: Summaries,
+    options: Mapping[str, Mapping[str, Any]],
+) -> list[Path]:
+    """Draw the pictures of a finished step.
+
+    Parameters
+    ----------
+    step : str
+        Name of the step; one without a picture gives an empty list.
+    folder : Path
+        Folder for the PNG files.
+    stack : Stack
+        The stack.
+    source : Source
+        Reader of the root's products.
+    summaries : mapping
+        Receipt summaries of the finished steps.
+    options : mapping
+        Options by step.
+
+    Returns
+    -------
+    list of Path
+        Files written.
+    """
+    draw = _DRAW.get(step)
+    if draw is None:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    return draw(folder, stack, source, summaries, options)
+
+
+def _grid(stack: Stack, factor: tuple[int, int] = (1, 1)) -> RadarGrid:
+    spacing = ground_spacing_m(stack.reference(stack.burst_ids[0]))
+    return RadarGrid(spacing[0] * factor[0], spacing[1] * factor[1], _is_ascending(stack))
+
+
+def _is_ascending(stack: Stack) -> bool:
+    orbit = stack.reference(stack.burst_ids[0]).orbit
+    return orbit.velocity_m_s[len(orbit.velocity_m_s) // 2][2] > 0
+
+
+def _factors(stack: Stack) -> tuple[int, int]:
+    """Return line and sample steps that keep pictures small and pixels about square."""
+    spacing = ground_spacing_m(stack.reference(stack.burst_ids[0]))
+    line_step = max(1, -(-stack.scene.lines // LARGEST))
+    sample_step = max(1, round(line_step * spacing[0] / spacing[1]))
+    return line_step, sample_step
+
+
+def _thinned(
+    stack: Stack, read: Callable[[tuple[int, int, int, int]], NDArray[Any]]
+) -> NDArray[Any]:
+    """Read a scene raster strip by strip and keep every n-th pixel."""
+    line_step, sample_step = _factors(stack)
+    strips = []
+    height = max(1, STRIP_LINES // line_step) * line_step
+    for first in range(0, stack.scene.lines, height):
+        window = (first, min(first + height, stack.scene.lines), 0, stack.scene.samples)
+        strips.append(read(window)[::line_step, ::sample_step])
+    return np.concatenate(strips)
+
+
+def _averaged(
+    stack: Stack, read: Callable[[tuple[int, int, int, int]], NDArray[Any]]
+) -> NDArray[np.float64]:
+    """Read a scene raster of amplitudes strip by strip and average its power in blocks."""
+    line_step, sample_step = _factors(stack)
+    columns = stack.scene.samples // sample_step
+    strips = []
+    height = max(1, STRIP_LINES // line_step) * line_step
+    for first in range(0, stack.scene.lines - line_step + 1, height):
+        rows = min(height, stack.scene.lines - first) // line_step
+        window = (first, first + rows * line_step, 0, columns * sample_step)
+        power = np.nan_to_num(np.abs(read(window)).astype(np.float64)) ** 2
+        blocks = power.reshape(rows, line_step, columns, sample_step)
+        strips.append(np.sqrt(blocks.mean(axis=(1, 3))))
+    return np.concatenate(strips)
+
+
+def _draw_ingest(
+    folder: Path, stack: Stack, source: Source, _summaries: Summaries, _options: Any
+) -> list[Path]:
+    from bperp.flows.pictures import picture_amplitude
+
+    files = []
+    index = stack.date_index(stack.reference_date)
+    for burst in stack.burst_ids:
+        image = stack.reference(burst)
+        numbers = source.read(
+            slc_product(burst),
+            "slc",
+            (slice(index, index + 1), slice(0, image.lines), slice(0, image.samples), slice(0, 2)),
+        )[0]
+        path = folder / f"1-ingest-{burst}.png"
+        picture_amplitude(
+            path,
+            np.hypot(numbers[..., 0], numbers[..., 1], dtype=np.float32),
+            title=f"Burst {burst}",
+            note=f"{stack.reference_date}, digital numbers as in the product",
+            grid=_grid(stack),
+        )
+        files.append(path)
+    return files
+
+
+def _draw_geometry(
+    folder: Path, stack: Stack, source: Source, _summaries: Summaries, _options: Any
+) -> list[Path]:
+    from bperp.flows.pictures import picture_geometry
+
+    reader = SceneReader(source, stack.scene.as_dict())
+    height = _thinned(stack, lambda window: reader.geometry(window, "height"))
+    incidence = _thinned(stack, lambda window: reader.geometry(window, "incidence_angle"))
+    path = folder / "2-geometry.png"
+    note = f"reference date {stack.reference_date}"
+    picture_geometry(
+        path, height, np.degrees(incidence), note=note, grid=_grid(stack, _factors(stack))
+    )
+    return [path]
+
+
+def _draw_alignment(
+    folder: Path, stack: Stack, _source: Source, summaries: Summaries, _options: Any
+) -> list[Path]:
+    from bperp.flows.pictures import picture_alignment
+
+    table = [summaries["alignment"][date] for date in stack.dates]
+    shifts = [(item["azimuth_shift_lines"], 0.0) for item in table]
+    sigmas = [(_number(item["azimuth_shift_sigma_lines"]), np.inf) for item in table]
+    baselines = [np.mean(list(item["perpendicular_baseline_m"].values())) for item in table]
+    path = folder / "3-alignment.png"
+    picture_alignment(
+        path, stack.dates, shifts, sigmas, baselines, reference_date=stack.reference_date
+    )
+    return [path]
+
+
+def _number(value: float | None) -> float:
+    return float("inf") if value is None else value
+
+
+def _draw_coregister(
+    folder: Path, stack: Stack, source: Source, _summaries: Summaries, _options: Any
+) -> list[Path]:
+    from bperp.flows.pictures import picture_amplitude
+
+    reader = SceneReader(source, stack.scene.as_dict())
+    index = next(i for i, d in enumerate(stack.dates) if d != stack.reference_date)
+    amplitude = _averaged(stack, lambda window: reader.slc(window, index))
+    path = folder / "4-coregister.png"
+    picture_amplitude(
+        path,
+        amplitude,
+        title="Coregistered scene",
+        note=f"{stack.dates[index]} on the grid of {stack.reference_date}",
+        grid=_grid(stack, _factors(stack)),
+    )
+    return [path]
+
+
+def _draw_interferogram(
+    folder: Path, stack: Stack, source: Source, _summaries: Summaries, _options: Any
+) -> list[Path]:
+    from bperp.flows.pictures import picture_interferograms
+
+    everything = (slice(None), slice(None), slice(None))
+    first = source.read(INTERFEROGRAM, "reference_date", (slice(None),))
+    second = source.read(INTERFEROGRAM, "secondary_date", (slice(None),))
+    days = np.stack([first, second]).astype("datetime64[D]")
+    chosen = np.unique(np.linspace(0, len(first) - 1, 24).round().astype(int))
+    read = [
+        (source.read(INTERFEROGRAM, name, (slice(int(p), int(p) + 1), *everything[1:])))
+        for name in ("phase", "coherence")
+        for p in chosen
+    ]
+    phase, coherence = np.concatenate(read[: len(chosen)]), np.concatenate(read[len(chosen) :])
+    labels = [f"{days[0, p]} / {days[1, p]}" for p in chosen]
+    path = folder / "5-interferogram.png"
+    grid = _grid(stack, stack.scene.looks)
+    picture_interferograms(path, phase, coherence, labels, grid=grid)
+    return [path]
+
+
+def _draw_scatterers(
+    folder: Path,
+    stack: Stack,
+    source: Source,
+    summaries: Summaries,
+    options: Mapping[str, Mapping[str, Any]],
+) -> list[Path]:
+    from bperp.flows.pictures import picture_amplitude, picture_scatterers
+
+    def read(name: str) -> Callable[[tuple[int, int, int, int]], NDArray[Any]]:
+        return lambda w: source.read(AMPLITUDE, name, (slice(w[0], w[1]), slice(w[2], w[3])))
+
+    grid = _grid(stack, _factors(stack))
+    mean = folder / "6-amplitude.png"
+    picture_amplitude(mean, _averaged(stack, read("mean_amplitude")), grid=grid)
+    path = folder / "7-scatterers.png"
+    gamma = source.read(SCATTERERS, "phase_noise", (slice(None),))
+    limit = options["amplitude"]["max_amplitude_dispersion"]
+    dispersion = _thinned(stack, read("amplitude_dispersion"))
+    picture_scatterers(path, dispersion, limit, gamma[np.isfinite(gamma)], grid=grid)
+    return [mean, path]
+
+
+def _draw_timeseries(
+    folder: Path, stack: Stack, source: Source, summaries: Summaries, _options: Any
+) -> list[Path]:
+    from bperp.flows.picture_maps import picture_series, picture_velocity_map
+
+    def read(name: str) -> NDArray[Any]:
+        return source.read(TIMESERIES, name, (slice(None),))
+
+    velocity, lon, lat = 1000 * read("velocity_los"), read("longitude"), read("latitude")
+    sigma, area = 1000 * read("velocity_sigma"), read("reference_mask") > 0
+    point = (float(lon[area].mean()), float(lat[area].mean())) if area.any() else None
+    files = [folder / "8-velocity.png", folder / "8-series.png"]
+    note = f"reference date {stack.reference_date}"
+    picture_velocity_map(files[0], lon, lat, velocity, sigma, reference_point=point, note=note)
+    known = np.flatnonzero(np.isfinite(velocity))
+    order = known[np.argsort(velocity[known])]
+    rows = [int(order[0]), int(order[-1])] if len(order) else []
+    series = [
+        1000 * source.read(TIMESERIES, "displacement", (slice(r, r + 1), slice(None)))[0]
+        for r in rows
+    ]
+    if series:
+        labels = [f"{lat[r]:.4f}, {lon[r]:.4f}" for r in rows]
+        picture_series(files[1], stack.dates, np.array(series), labels=labels)
+    return files[: 1 + bool(series)]
+
+
+_DRAW: dict[str, Callable[..., list[Path]]] = {
+    "ingest": _draw_ingest,
+    "geometry": _draw_geometry,
+    "alignment": _draw_alignment,
+    "coregister": _draw_coregister,
+    "interferogram": _draw_interferogram,
+    "scatterers": _draw_scatterers,
+    "timeseries": _draw_timeseries,
+}

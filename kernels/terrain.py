@@ -1,0 +1,509 @@
+"""From radar pixels to the ground over a height grid (rdr2geo).
+
+For one line the latitude and longitude of a zero-Doppler arc are smooth functions of slant range
+and height. They are solved exactly at Chebyshev nodes of fixed stretches of range and of
+-500..9000 m, and interpolated to 1e-9 m; only the height that equals the grid remains to be found
+for each pixel, by Newton's iteration in one unknown, or by bisection in layover.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bperp.kernels._jit import njit
+from bperp.kernels.orbit import FAST, OrbitPolynomial
+from bperp.kernels.zero_doppler import (
+    radius_below,
+    solve_angle,
+    sphere_angle,
+    zero_doppler_axes,
+)
+
+__all__ = ["DEM_OUTSIDE", "DEM_VOID", "GOOD", "rdr2geo"]
+
+GOOD = 0
+"""Status: solved."""
+DEM_OUTSIDE = 1
+"""Status: the solution lies outside the height grid."""
+DEM_VOID = 2
+"""Status: the height grid has no value (NaN) on the way to the solution or at it."""
+
+Origin = tuple[float, float, float, float]
+Pixels = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32], NDArray[np.uint8]]
+
+_LOWEST_M = -500.0
+_HIGHEST_M = 9000.0
+# Stretches are fixed multiples of range, so that a pixel's result does not depend on its tile.
+_STRETCH_M = 16384.0
+_RANGE_NODES = 10
+_HEIGHT_NODES = 8
+# Every _ANCHOR_M of range the height is solved from scratch; in between, the iteration starts from
+# the line through the anchors and sees the arc as a parabola in height, good to 1 mm over _NEAR_M.
+_ANCHOR_M = 256.0
+_NEAR_M = 200.0
+_CHUNK = 256
+_QUICK_STEPS = 4
+_NEWTON_STEPS = 10
+_BISECTIONS = 40
+_CONVERGED_M = 5e-4
+_MIDDLE_M = 0.5 * (_LOWEST_M + _HIGHEST_M)
+_PER_METRE = 2.0 / (_HIGHEST_M - _LOWEST_M)
+
+
+def _nodes_and_inverse(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return Chebyshev nodes in [-1, 1] and the matrix from node values to powers."""
+    nodes = np.cos(np.pi * (np.arange(count) + 0.5) / count)
+    return nodes, np.linalg.inv(np.vander(nodes, increasing=True))
+
+
+_RANGE_POINTS, _RANGE_INVERSE = _nodes_and_inverse(_RANGE_NODES)
+_HEIGHT_POINTS, _HEIGHT_INVERSE = _nodes_and_inverse(_HEIGHT_NODES)
+
+
+class _Heights(NamedTuple):
+    """Height grid in index units: ``row = (latitude - latitude_rad) * rows_per_rad``."""
+
+    values: NDArray[np.float32]
+    latitude_rad: float
+    longitude_rad: float
+    rows_per_rad: float
+    columns_per_rad: float
+    cubic: bool
+
+
+@njit
+def _arc_polynomials(
+    axes: NDArray[np.float64],
+    start_m: float,
+    nodes: tuple[NDArray[np.float64], NDArray[np.float64]],
+    table: NDArray[np.float64],
+) -> tuple[float, float]:
+    """Solve one stretch of an arc; return its reference position.
+
+    ``table`` (2, heights, ranges) gets latitude and longitude minus the reference at the nodes.
+    """
+    ranges, heights = nodes
+    radius = radius_below(axes)
+    half = 0.5 * _STRETCH_M
+    latitude0 = longitude0 = 0.0
+    for j in range(ranges.size):
+        range_m = start_m + half * (1.0 + ranges[j])
+        angle = climb = height = 0.0
+        for k in range(heights.size):
+            target = _MIDDLE_M + heights[k] / _PER_METRE
+            if k == 0:
+                angle = sphere_angle(axes, range_m, radius + target)
+            else:
+                angle += (target - height) / climb
+            angle, climb, found = solve_angle(axes, range_m, target, angle, 3 if k else 6)
+            height = target
+            if j == 0 and k == 0:
+                latitude0, longitude0 = found[0], found[1]
+            turn = found[1] - longitude0
+            table[0, k, j] = found[0] - latitude0
+            table[1, k, j] = turn - 2.0 * math.pi * math.floor(turn / (2.0 * math.pi) + 0.5)
+    return latitude0, longitude0
+
+
+@njit(fastmath=FAST)
+def _collapse_range(
+    powers: NDArray[np.float64], place: NDArray[np.float64], out: NDArray[np.float64]
+) -> None:
+    """Evaluate ``out[k, i] = sum_j powers[k, j] place[i]**j`` (10 powers, in registers)."""
+    for k in range(_HEIGHT_NODES):
+        row = out[k]
+        c = powers[k]
+        c0, c1, c2, c3, c4 = c[0], c[1], c[2], c[3], c[4]
+        c5, c6, c7, c8, c9 = c[5], c[6], c[7], c[8], c[9]
+        for i in range(np.uint64(place.size)):
+            u = place[i]
+            high = (((c9 * u + c8) * u + c7) * u + c6) * u + c5
+            row[i] = ((((high * u + c4) * u + c3) * u + c2) * u + c1) * u + c0
+
+
+@njit(fastmath=FAST)
+def _expand_chunk(
+    powers: NDArray[np.float64], height: NDArray[np.float64], out: NDArray[np.float64]
+) -> None:
+    """Expand all arcs about their start heights: ``out`` gets value, slope, half the curvature."""
+    value, slope, bend = out[0], out[1], out[2]
+    p0, p1, p2, p3 = powers[0], powers[1], powers[2], powers[3]
+    p4, p5, p6, p7 = powers[4], powers[5], powers[6], powers[7]
+    for i in range(np.uint64(height.size)):
+        w = (height[i] - _MIDDLE_M) * _PER_METRE
+        c1, c2, c3, c4, c5, c6, c7 = p1[i], p2[i], p3[i], p4[i], p5[i], p6[i], p7[i]
+        value[i] = ((((((c7 * w + c6) * w + c5) * w + c4) * w + c3) * w + c2) * w + c1) * w + p0[i]
+        rate = ((7.0 * c7 * w + 6.0 * c6) * w + 5.0 * c5) * w + 4.0 * c4
+        slope[i] = (((rate * w + 3.0 * c3) * w + 2.0 * c2) * w + c1) * _PER_METRE
+        rate = ((21.0 * c7 * w + 15.0 * c6) * w + 10.0 * c5) * w + 6.0 * c4
+        bend[i] = ((rate * w + 3.0 * c3) * w + c2) * (_PER_METRE * _PER_METRE)
+
+
+@njit(fastmath=FAST)
+def _place_chunk(
+    powers: NDArray[np.float64], height: NDArray[np.float32], out: NDArray[np.float64]
+) -> None:
+    """Evaluate all arcs at their final heights."""
+    p0, p1, p2, p3 = powers[0], powers[1], powers[2], powers[3]
+    p4, p5, p6, p7 = powers[4], powers[5], powers[6], powers[7]
+    for i in range(np.uint64(height.size)):
+        w = (np.float64(height[i]) - _MIDDLE_M) * _PER_METRE
+        high = ((p7[i] * w + p6[i]) * w + p5[i]) * w + p4[i]
+        out[i] = (((high * w + p3[i]) * w + p2[i]) * w + p1[i]) * w + p0[i]
+
+
+@njit
+def _keys(fraction: float) -> tuple[float, float, float, float]:
+    """Return Keys' cubic convolution weights (a = -1/2)."""
+    t = fraction
+    return (
+        ((-0.5 * t + 1.0) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t * t + 1.0,
+        ((-1.5 * t + 2.0) * t + 0.5) * t,
+        (0.5 * t - 0.5) * t * t,
+    )
+
+
+@njit
+def _cubic_height(values: NDArray[np.float32], row: float, column: float) -> float:
+    """Interpolate by cubic convolution; the outermost rows and columns are repeated."""
+    top, left = math.floor(row), math.floor(column)
+    down = _keys(row - top)
+    across = _keys(column - left)
+    total = 0.0
+    for k in range(4):
+        r = min(max(int(top) - 1 + k, 0), values.shape[0] - 1)
+        line = 0.0
+        for m in range(4):
+            c = min(max(int(left) - 1 + m, 0), values.shape[1] - 1)
+            line += across[m] * values[r, c]
+        total += down[k] * line
+    return total
+
+
+@njit
+def _height_at(heights: _Heights, row: float, column: float) -> tuple[float, float, float]:
+    """Return height and its bilinear gradient (per row, per column), clamped to the grid."""
+    values = heights.values
+    row = min(max(row, 0.0), values.shape[0] - 1.0)
+    column = min(max(column, 0.0), values.shape[1] - 1.0)
+    top = np.uint64(min(row, values.shape[0] - 2.0))
+    left = np.uint64(min(column, values.shape[1] - 2.0))
+    down, across = row - top, column - left
+    one = np.uint64(1)
+    a, b = float(values[top, left]), float(values[top, left + one])
+    c, d = float(values[top + one, left]), float(values[top + one, left + one])
+    upper, lower = a + across * (b - a), c + across * (d - c)
+    value = upper + down * (lower - upper)
+    if heights.cubic:
+        value = _cubic_height(values, row, column)
+    return value, lower - upper, (b - a) + down * ((d - c) - (b - a))
+
+
+@njit(fastmath=FAST)
+def _misfit(
+    heights: _Heights,
+    latitudes: NDArray[np.float64],
+    longitudes: NDArray[np.float64],
+    i: int,
+    height: float,
+) -> tuple[float, float]:
+    """Return grid height minus height on the arc, and its derivative with respect to height."""
+    w = (height - _MIDDLE_M) * _PER_METRE
+    north, east = latitudes[_HEIGHT_NODES - 1, i], longitudes[_HEIGHT_NODES - 1, i]
+    northward = eastward = 0.0
+    for k in range(_HEIGHT_NODES - 2, -1, -1):
+        northward, eastward = northward * w + north, eastward * w + east
+        north, east = north * w + latitudes[k, i], east * w + longitudes[k, i]
+    row = (north - heights.latitude_rad) * heights.rows_per_rad
+    column = (east - heights.longitude_rad) * heights.columns_per_rad
+    value, per_row, per_column = _height_at(heights, row, column)
+    slope = per_row * northward * heights.rows_per_rad
+    slope += per_column * eastward * heights.columns_per_rad
+    return value - height, slope * _PER_METRE - 1.0
+
+
+@njit
+def _solve_fully(
+    heights: _Heights,
+    latitudes: NDArray[np.float64],
+    longitudes: NDArray[np.float64],
+    i: int,
+    height: float,
+) -> float:
+    """Return the height at which arc ``i`` meets the grid; NaN at a void."""
+    for _ in range(_NEWTON_STEPS):
+        error, slope = _misfit(heights, latitudes, longitudes, i, height)
+        # A slope towards the radar makes the derivative small, layover changes its sign.
+        step = -error / min(slope, -0.25)
+        height = min(max(height + step, _LOWEST_M), _HIGHEST_M)
+        if not abs(step) > _CONVERGED_M:  # NaN leaves too
+            return height
+    low, high = _LOWEST_M, _HIGHEST_M
+    for _ in range(_BISECTIONS):
+        height = 0.5 * (low + high)
+        error, _ = _misfit(heights, latitudes, longitudes, i, height)
+        if math.isnan(error):
+            return error
+        if error > 0.0:
+            low = height
+        else:
+            high = height
+    return height
+
+
+@njit(fastmath=FAST)
+def _quick_step(
+    heights: _Heights,
+    north: NDArray[np.float64],
+    east: NDArray[np.float64],
+    start: NDArray[np.float64],
+    rise: NDArray[np.float64],
+    step: NDArray[np.float64],
+) -> None:
+    """Make one Newton step for a whole chunk, with parabolic arcs about the start heights."""
+    for i in range(np.uint64(start.size)):
+        d = rise[i]
+        row = north[0, i] + d * (north[1, i] + d * north[2, i])
+        column = east[0, i] + d * (east[1, i] + d * east[2, i])
+        value, per_row, per_column = _height_at(
+            heights,
+            (row - heights.latitude_rad) * heights.rows_per_rad,
+            (column - heights.longitude_rad) * heights.columns_per_rad,
+        )
+        slope = per_row * (north[1, i] + 2.0 * d * north[2, i]) * heights.rows_per_rad
+        slope += per_column * (east[1, i] + 2.0 * d * east[2, i]) * heights.columns_per_rad
+        step[i] = (value - start[i] - d) / max(1.0 - slope, 0.25)
+        rise[i] = d + step[i]
+
+
+@njit
+def _anchor_heights(
+    heights: _Heights,
+    powers: tuple[NDArray[np.float64], NDArray[np.float64]],
+    first_m: float,
+    count: int,
+) -> NDArray[np.float64]:
+    """Solve the heights at ``first_m`` (from the start of the stretch) and every 256 m beyond."""
+    place = (first_m + _ANCHOR_M * np.arange(count)) * (2.0 / _STRETCH_M) - 1.0
+    latitudes = np.empty((_HEIGHT_NODES, count))
+    longitudes = np.empty((_HEIGHT_NODES, count))
+    _collapse_range(powers[0], place, latitudes)
+    _collapse_range(powers[1], place, longitudes)
+    anchors = np.empty(count)
+    for i in range(count):
+        height = _solve_fully(heights, latitudes, longitudes, i, 0.0)
+        anchors[i] = 0.0 if math.isnan(height) else height
+    return anchors
+
+
+@njit
+def _solve_chunk(
+    heights: _Heights,
+    arcs: tuple[NDArray[np.float64], NDArray[np.float64]],
+    start: NDArray[np.float64],
+    scratch: NDArray[np.float64],
+    height_m: NDArray[np.float32],
+) -> None:
+    """Find the heights of a chunk of one line from their starts."""
+    north, east = scratch[:3, : start.size], scratch[3:6, : start.size]
+    rise, step = scratch[6, : start.size], scratch[7, : start.size]
+    _expand_chunk(arcs[0], start, north)
+    _expand_chunk(arcs[1], start, east)
+    rise[:] = 0.0
+    for _ in range(_QUICK_STEPS):
+        _quick_step(heights, north, east, start, rise, step)
+    for i in range(start.size):
+        if abs(step[i]) < _CONVERGED_M and abs(rise[i]) < _NEAR_M:
+            height_m[i] = start[i] + rise[i]
+        else:
+            height_m[i] = _solve_fully(heights, arcs[0], arcs[1], i, 0.0)
+
+
+@njit
+def _finish_chunk(
+    heights: _Heights,
+    reference: tuple[float, float],
+    latitude_rad: NDArray[np.float64],
+    longitude_rad: NDArray[np.float64],
+    height_m: NDArray[np.float32],
+    status: NDArray[np.uint8],
+) -> None:
+    """Turn offsets into positions and judge them."""
+    bottom, right = heights.values.shape[0] - 1.0, heights.values.shape[1] - 1.0
+    for i in range(np.uint64(latitude_rad.size)):
+        north, east = latitude_rad[i], longitude_rad[i]
+        row = (north - heights.latitude_rad) * heights.rows_per_rad
+        column = (east - heights.longitude_rad) * heights.columns_per_rad
+        inside = (row >= 0.0) & (row <= bottom) & (column >= 0.0) & (column <= right)
+        known = height_m[i] == height_m[i]
+        good = inside & known
+        turn = east + reference[1]
+        turn -= 2.0 * math.pi * math.floor(turn / (2.0 * math.pi) + 0.5)
+        latitude_rad[i] = north + reference[0] if good else math.nan
+        longitude_rad[i] = turn if good else math.nan
+        height_m[i] = height_m[i] if good else np.float32(math.nan)
+        status[i] = GOOD if good else (DEM_OUTSIDE if known else DEM_VOID)
+
+
+@njit
+def _shift_origin(heights: _Heights, latitude: float, longitude: float) -> _Heights:
+    """Express the grid relative to a reference position, on the near side of the antimeridian."""
+    middle = heights.longitude_rad + 0.5 * (heights.values.shape[1] - 1) / heights.columns_per_rad
+    turn = middle - longitude
+    turn -= 2.0 * math.pi * math.floor(turn / (2.0 * math.pi) + 0.5)
+    return _Heights(
+        heights.values,
+        heights.latitude_rad - latitude,
+        turn + heights.longitude_rad - middle,
+        heights.rows_per_rad,
+        heights.columns_per_rad,
+        heights.cubic,
+    )
+
+
+@njit
+def _solve_stretch(
+    heights: _Heights,
+    powers: tuple[NDArray[np.float64], NDArray[np.float64]],
+    reference: tuple[float, float],
+    away_m: NDArray[np.float64],
+    out: Pixels,
+) -> None:
+    """Solve the pixels of one line at ranges ``away_m`` from the start of their stretch."""
+    latitude_rad, longitude_rad, height_m, status = out
+    first = math.floor(away_m[0] / _ANCHOR_M)
+    count = int(math.floor(away_m[-1] / _ANCHOR_M) - first) + 2
+    anchors = _anchor_heights(heights, powers, first * _ANCHOR_M, count)
+    latitudes = np.empty((_HEIGHT_NODES, _CHUNK))
+    longitudes = np.empty((_HEIGHT_NODES, _CHUNK))
+    scratch = np.empty((8, _CHUNK))
+    start = np.empty(_CHUNK)
+    for low in range(0, away_m.size, _CHUNK):
+        high = min(low + _CHUNK, away_m.size)
+        size = high - low
+        place = away_m[low:high] * (2.0 / _STRETCH_M) - 1.0
+        north, east = latitudes[:, :size], longitudes[:, :size]
+        _collapse_range(powers[0], place, north)
+        _collapse_range(powers[1], place, east)
+        for i in range(size):
+            position = away_m[low + i] / _ANCHOR_M - first
+            k = int(position)
+            start[i] = anchors[k] + (position - k) * (anchors[k + 1] - anchors[k])
+        _solve_chunk(heights, (north, east), start[:size], scratch, height_m[low:high])
+        # Position and rounded height stay on the arc, exactly as later steps will combine them.
+        _place_chunk(north, height_m[low:high], latitude_rad[low:high])
+        _place_chunk(east, height_m[low:high], longitude_rad[low:high])
+    _finish_chunk(heights, reference, latitude_rad, longitude_rad, height_m, status)
+
+
+@njit
+def _rdr2geo(
+    orbit: OrbitPolynomial,
+    time_s: NDArray[np.float64],
+    range_m: NDArray[np.float64],
+    heights: _Heights,
+    side: float,
+    tables: tuple[
+        NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
+    ],
+    out: Pixels,
+) -> None:
+    table = np.empty((2, _HEIGHT_NODES, _RANGE_NODES))
+    for line in range(time_s.size):
+        axes = zero_doppler_axes(orbit, time_s[line], side)
+        start = 0
+        while start < range_m.size:
+            low = math.floor(range_m[start] / _STRETCH_M) * _STRETCH_M
+            stop = start + np.searchsorted(range_m[start:], low + _STRETCH_M)
+            reference = _arc_polynomials(axes, low, (tables[0], tables[1]), table)
+            powers = (tables[3] @ table[0] @ tables[2].T, tables[3] @ table[1] @ tables[2].T)
+            part = (
+                out[0][line, start:stop],
+                out[1][line, start:stop],
+                out[2][line, start:stop],
+                out[3][line, start:stop],
+            )
+            local = _shift_origin(heights, reference[0], reference[1])
+            _solve_stretch(local, powers, reference, range_m[start:stop] - low, part)
+            start = stop
+
+
+def rdr2geo(
+    orbit: OrbitPolynomial,
+    azimuth_time_s: NDArray[np.float64],
+    slant_range_m: NDArray[np.float64],
+    heights: NDArray[np.float32],
+    dem_origin: Origin,
+    *,
+    right: bool = True,
+    cubic: bool = False,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32], NDArray[np.uint8]]:
+    """Locate radar pixels on a height grid.
+
+    Parameters
+    ----------
+    orbit : OrbitPolynomial
+        Orbit around the burst.
+    azimuth_time_s : ndarray (lines,), float64, s
+        Zero-Doppler times of the lines.
+    slant_range_m : ndarray (samples,), float64, m
+        Increasing one-way ranges of the samples.
+    heights : ndarray (rows, columns), float32, m
+        Ellipsoidal heights within -500..9000 m, at least 2 x 2; NaN = unknown.
+    dem_origin : tuple of 4 float, deg
+        ``(lat0, lon0, dlat, dlon)``: centre of ``heights[0, 0]`` and spacing (``dlat`` is
+        negative for north-up grids).
+    right : bool
+        Looking to the right of the flight direction.
+    cubic : bool
+        Interpolate heights by cubic convolution instead of bilinearly.
+
+    Returns
+    -------
+    latitude_rad, longitude_rad : ndarray (lines, samples), float64, rad
+        Position; together with the rounded height it satisfies range and zero Doppler to 1e-8 m.
+    height_m : ndarray (lines, samples), float32, m
+        Height of the grid there (converged to better than 1 mm).
+    status : ndarray (lines, samples), uint8
+        ``GOOD`` (0), ``DEM_OUTSIDE`` (1) or ``DEM_VOID`` (2); all else is NaN unless ``GOOD``.
+
+    Raises
+    ------
+    ValueError
+        If the height grid is too small, or the ranges do not increase.
+
+    Notes
+    -----
+    In layover one range meets the ground several times; one of the solutions is returned, always
+    the same one for the same pixel and grid. Tiles of one image get identical values when they
+    are computed with the same ``heights`` and ``dem_origin``.
+    """
+    if min(heights.shape) < 2:
+        raise ValueError(f"heights must have at least 2 rows and columns, got {heights.shape}")
+    if np.any(np.diff(slant_range_m) <= 0.0):
+        raise ValueError("slant_range_m must increase")
+    latitude0, longitude0, latitude_step, longitude_step = dem_origin
+    grid = _Heights(
+        np.ascontiguousarray(heights, dtype=np.float32),
+        math.radians(latitude0),
+        math.radians(longitude0),
+        1.0 / math.radians(latitude_step),
+        1.0 / math.radians(longitude_step),
+        cubic,
+    )
+    shape = (azimuth_time_s.size, slant_range_m.size)
+    out = (
+        np.empty(shape),
+        np.empty(shape),
+        np.empty(shape, dtype=np.float32),
+        np.empty(shape, dtype=np.uint8),
+    )
+    tables = (_RANGE_POINTS, _HEIGHT_POINTS, _RANGE_INVERSE, _HEIGHT_INVERSE)
+    side = 1.0 if right else -1.0
+    _rdr2geo(orbit, azimuth_time_s, slant_range_m, grid, side, tables, out)
+    return out

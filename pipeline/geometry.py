@@ -1,0 +1,168 @@
+"""Step 2, geometry: where each pixel of the reference date lies on the ground.
+
+Product ``bursts/<burst_id>/geometry`` ``(azimuth, range)``: ellipsoidal height, latitude,
+longitude, incidence, unit vector from the ground to the sensor, status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bperp.kernels.geometry import look_vectors
+from bperp.kernels.orbit import OrbitPolynomial
+from bperp.kernels.terrain import rdr2geo
+from bperp.kernels.zero_doppler import rdr2geo_at_height
+from bperp.pipeline.burst import BurstImage
+from bperp.pipeline.layout import CHUNK_LINES, image_memory, raster
+from bperp.pipeline.radar import burst_orbit, line_times_s, slant_ranges_m
+from bperp.pipeline.stack import Stack
+from bperp.pipeline.stage import Block, Computation, Context, Plan, Source, Stage, Task, Template
+
+HEIGHT_LIMITS_M = (-500.0, 9000.0)
+"""Lowest and highest ellipsoidal heights of land, with margin."""
+
+MARGIN_DEG = 0.01
+BYTES_PER_PIXEL = 41
+
+Bounds = tuple[float, float, float, float]
+
+
+def product(burst_id: str) -> str:
+    """Return the name of the product of a burst."""
+    return f"bursts/{burst_id}/geometry"
+
+
+def burst_bounds(
+    image: BurstImage, heights_m: tuple[float, ...] = HEIGHT_LIMITS_M
+) -> Bounds:
+    """Return ``(south, west, north, east)`` in degrees of a burst between heights.
+
+    The corners are solved on inflated ellipsoids; ``east`` exceeds 180 where the burst crosses the
+    antimeridian. A margin of 0.01 degrees covers the bend of the edges.
+    """
+    lines = line_times_s(image, 0, image.lines)[[0, -1]]
+    samples = slant_ranges_m(image, 0, image.samples)[[0, -1]]
+    time, distance, height = (
+        axis.ravel() for axis in np.meshgrid(lines, samples, np.array(heights_m), indexing="ij")
+    )
+    latitude, longitude = rdr2geo_at_height(burst_orbit(image), time, distance, height)
+    south, north = np.degrees([latitude.min(), latitude.max()])
+    east_west = np.degrees(longitude)
+    if np.ptp(east_west) > 180:
+        east_west = np.where(east_west < 0, east_west + 360, east_west)
+    return (
+        float(south) - MARGIN_DEG,
+        float(east_west.min()) - MARGIN_DEG,
+        float(north) + MARGIN_DEG,
+        float(east_west.max()) + MARGIN_DEG,
+    )
+
+
+def _plan(context: Context) -> Plan:
+    stack: Stack = context.stack
+    templates, tasks = [], []
+    for burst_id in stack.burst_ids:
+        image = stack.reference(burst_id)
+        shape = (image.lines, image.samples)
+        templates.append(_template(burst_id, shape))
+        parameters = {
+            "image": image.as_dict(),
+            "elevation": dict(context.options["geometry"]),
+        }
+        memory = image_memory((CHUNK_LINES, image.samples), 3 * BYTES_PER_PIXEL) + (256 << 20)
+        tasks.append(
+            Task(
+                "geometry",
+                burst_id,
+                parameters,
+                (),
+                (product(burst_id),),
+                memory,
+                pixels=shape[0] * shape[1],
+                batch=burst_id,
+            )
+        )
+    return Plan(tuple(templates), tuple(tasks))
+
+
+def _template(burst_id: str, shape: tuple[int, int]) -> Template:
+    chunks = (1, min(512, shape[0]), min(2048, shape[1]))
+    arrays = (
+        raster("height", shape, dtype="float32", units="m",
+               long_name="height above the WGS84 ellipsoid"),
+        raster("latitude", shape, dtype="float64", units="degrees_north",
+               long_name="geodetic latitude", standard_name="latitude"),
+        raster("longitude", shape, dtype="float64", units="degrees_east",
+               long_name="geodetic longitude", standard_name="longitude"),
+        raster("incidence_angle", shape, dtype="float32", units="rad",
+               long_name="angle between the ellipsoid's normal and the line of sight"),
+        raster("line_of_sight", (3, *shape), dims=("enu", "azimuth", "range"), chunks=chunks,
+               dtype="float32", units="1", long_name="unit vector from the ground to the sensor"),
+        raster("status", shape, dtype="uint8", units="1",
+               long_name="how the pixel was solved, 0 is valid"),
+    )  # fmt: skip
+    return Template(
+        product(burst_id), arrays, {}, {"burst_id": burst_id, "title": "Geometry of the burst"}
+    )
+
+
+def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
+    image = BurstImage.from_dict(parameters["image"])
+    heights, origin = source.elevation(*burst_bounds(image))
+    orbit = burst_orbit(image)
+    name = product(image.burst_id)
+    limits, invalid = [np.inf, -np.inf], 0
+    for start in range(0, image.lines, CHUNK_LINES):
+        stop = min(start + CHUNK_LINES, image.lines)
+        rows, status = _solve_rows(image, orbit, (start, stop), heights, origin)
+        for variable, values in rows.items():
+            place = (0, start, 0) if values.ndim == 3 else (start, 0)
+            yield from _blocks(name, variable, place, values)
+        yield from _blocks(name, "status", (start, 0), status)
+        good = rows["height"][status == 0]
+        invalid += status.size - good.size
+        if good.size:
+            limits = [min(limits[0], float(good.min())), max(limits[1], float(good.max()))]
+    return {
+        "height_min_m": limits[0] if np.isfinite(limits[0]) else None,
+        "height_max_m": limits[1] if np.isfinite(limits[1]) else None,
+        "invalid_share": invalid / (image.lines * image.samples),
+    }
+
+
+def _solve_rows(
+    image: BurstImage,
+    orbit: OrbitPolynomial,
+    lines: tuple[int, int],
+    heights: NDArray[np.float32],
+    origin: tuple[float, float, float, float],
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.uint8]]:
+    times = line_times_s(image, *lines)
+    ranges = slant_ranges_m(image, 0, image.samples)
+    latitude, longitude, height, status = rdr2geo(orbit, times, ranges, heights, origin)
+    sight, incidence = look_vectors(orbit, times, latitude, longitude, height)
+    rows: dict[str, NDArray[Any]] = {
+        "height": height,
+        "latitude": np.degrees(latitude),
+        "longitude": np.degrees(longitude),
+        "incidence_angle": incidence,
+        "line_of_sight": sight,
+    }
+    return rows, status
+
+
+def _blocks(
+    name: str, variable: str, origin: tuple[int, ...], values: NDArray[Any]
+) -> Iterator[Block]:
+    if values.ndim == 2:
+        yield Block(name, variable, origin, values)
+        return
+    for index in range(values.shape[0]):
+        yield Block(name, variable, (index, *origin[1:]), values[index : index + 1])
+
+
+STAGE = Stage("geometry", "1", "bperp.pipeline.geometry:STAGE", _plan, _compute)

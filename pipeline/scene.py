@@ -1,0 +1,110 @@
+"""Windows of the scene assembled from burst products by index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bperp.pipeline.stage import Source
+
+Window = tuple[int, int, int, int]
+"""``(first line, stop line, first sample, stop sample)`` in scene indices."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The part of a window that one burst owns."""
+
+    burst_id: str
+    target: tuple[slice, slice]
+    origin: tuple[slice, slice]
+
+
+class SceneReader:
+    """Read windows of the scene; pixels that no burst owns keep the fill value.
+
+    Parameters
+    ----------
+    source : Source
+        Reader of the running task.
+    scene : mapping
+        ``Scene.as_dict()``.
+    """
+
+    def __init__(self, source: Source, scene: Mapping[str, Any]) -> None:
+        self._source = source
+        self._placements = scene["placements"]
+
+    def bursts(self, window: Window) -> list[str]:
+        """Return the bursts that own pixels of a window."""
+        return [piece.burst_id for piece in self._pieces(window)]
+
+    def slc(self, window: Window, date_index: int) -> NDArray[np.complex64]:
+        """Return the flattened SLC of one date, ``(lines, samples)`` complex64, zero where invalid."""
+        result = np.zeros(_shape(window), np.complex64)
+        for piece in self._pieces(window):
+            region = (slice(date_index, date_index + 1), *piece.origin, slice(0, 2))
+            samples = self._source.read(f"bursts/{piece.burst_id}/coregistered", "slc", region)[0]
+            target = result[piece.target]
+            target.real = samples[..., 0]
+            target.imag = samples[..., 1]
+        return result
+
+    def stack(self, window: Window, date_indices: Sequence[int]) -> NDArray[np.complex64]:
+        """Return several dates, ``(date, lines, samples)`` complex64."""
+        result = np.empty((len(date_indices), *_shape(window)), np.complex64)
+        for position, date_index in enumerate(date_indices):
+            result[position] = self.slc(window, date_index)
+        return result
+
+    def geometry(self, window: Window, variable: str, fill: float = np.nan) -> NDArray[Any]:
+        """Return a geometry variable, ``(lines, samples)``, ``fill`` where no burst owns a pixel."""
+        result: NDArray[Any] | None = None
+        for piece in self._pieces(window):
+            values = self._source.read(
+                f"bursts/{piece.burst_id}/geometry", variable, piece.origin
+            )
+            if result is None:
+                result = np.full(_shape(window), fill, values.dtype)
+            result[piece.target] = values
+        return np.full(_shape(window), fill) if result is None else result
+
+    def owners(self, window: Window) -> NDArray[np.int16]:
+        """Return the index of the owning placement per pixel, -1 where nobody owns it."""
+        result = np.full(_shape(window), -1, np.int16)
+        index = {place["burst_id"]: i for i, place in enumerate(self._placements)}
+        for piece in self._pieces(window):
+            result[piece.target] = index[piece.burst_id]
+        return result
+
+    def _pieces(self, window: Window) -> Iterator[_Piece]:
+        for place in self._placements:
+            top, bottom = max(window[0], place["owned"][0]), min(window[1], place["owned"][1])
+            left, right = max(window[2], place["owned"][2]), min(window[3], place["owned"][3])
+            if top >= bottom or left >= right:
+                continue
+            line, sample = place["origin"]
+            yield _Piece(
+                place["burst_id"],
+                (
+                    slice(top - window[0], bottom - window[0]),
+                    slice(left - window[2], right - window[2]),
+                ),
+                (slice(top - line, bottom - line), slice(left - sample, right - sample)),
+            )
+
+
+def _shape(window: Window) -> tuple[int, int]:
+    return window[1] - window[0], window[3] - window[2]
+
+
+def tile_windows(shape: tuple[int, int], tile: tuple[int, int]) -> Iterator[tuple[str, Window]]:
+    """Yield ``(key, window)`` of the tiles that cover an image, row by row."""
+    for row, top in enumerate(range(0, shape[0], tile[0])):
+        for column, left in enumerate(range(0, shape[1], tile[1])):
+            window = (top, min(top + tile[0], shape[0]), left, min(left + tile[1], shape[1]))
+            yield f"tile-{row:03d}-{column:03d}", window

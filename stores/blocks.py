@@ -1,0 +1,165 @@
+"""Blocks of whole chunks: their records, hashes and the rules that a write has to keep."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bperp.stores.errors import StorageError
+
+
+class BlockOfData(Protocol):
+    """What ``bperp.pipeline.stage.Block`` provides."""
+
+    @property
+    def product(self) -> str: ...  # noqa: D102
+    @property
+    def variable(self) -> str: ...  # noqa: D102
+    @property
+    def origin(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def data(self) -> NDArray[Any]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """Proof that a block was written and read back.
+
+    ``sha256`` is over the little-endian C-order bytes of the block; ``valid`` counts the elements
+    that differ from the fill value.
+    """
+
+    product: str
+    variable: str
+    origin: tuple[int, ...]
+    shape: tuple[int, ...]
+    sha256: str
+    valid: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON that ``from_dict`` restores."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> BlockRecord:
+        """Restore a record from its JSON."""
+        fields = dict(record)
+        fields["origin"], fields["shape"] = tuple(record["origin"]), tuple(record["shape"])
+        return cls(**fields)
+
+
+def little_endian(data: NDArray[Any]) -> NDArray[Any]:
+    """Return contiguous little-endian data, the bytes that hashes are taken of."""
+    return np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<"))
+
+
+def data_sha256(data: NDArray[Any]) -> str:
+    """Return the SHA-256 of an array's little-endian C-order bytes."""
+    return hashlib.sha256(little_endian(data).reshape(-1).view(np.uint8).data).hexdigest()
+
+
+def require_whole_chunks(array: Any, block: BlockOfData) -> None:
+    """Refuse a block that covers part of a chunk: a second writer would lose it.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        Gives dtype, shape and chunks.
+    block : BlockOfData
+        Block to be written.
+
+    Raises
+    ------
+    StorageError
+        R809 with the axis and the edge.
+    """
+    data, origin = block.data, block.origin
+    where = f"{block.product}/{block.variable}"
+    if data.dtype.newbyteorder("<") != array.dtype.newbyteorder("<"):
+        raise _misaligned(where, f"dtype {array.dtype}", f"dtype {data.dtype}")
+    if not len(origin) == data.ndim == array.ndim:
+        raise _misaligned(where, f"{array.ndim} axes", f"origin {origin}, shape {data.shape}")
+    for axis, (start, size) in enumerate(zip(origin, data.shape, strict=True)):
+        chunk, full, stop = array.chunks[axis], array.shape[axis], start + size
+        whole = start % chunk == 0 and (stop % chunk == 0 or stop == full)
+        if not (whole and 0 <= start < stop <= full):
+            expected = f"edges on multiples of {chunk} up to {full} on axis {axis}"
+            raise _misaligned(where, expected, f"{start} to {stop}")
+
+
+def require_inside(
+    shape: tuple[int, ...], region: tuple[slice, ...], where: str
+) -> tuple[slice, ...]:
+    """Return a full window for a shape, with bounds checked.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the array.
+    region : tuple of slice
+        One slice without a step per leading axis.
+    where : str
+        Name of the array for the message.
+
+    Raises
+    ------
+    ValueError
+        The region reaches outside the array.
+    """
+    # Numpy clips a window that reaches outside; a stage would then compute with a shifted halo.
+    if len(region) > len(shape):
+        raise ValueError(f"{where} has {len(shape)} axes, instead got {len(region)} slices")
+    window = []
+    for axis, size in enumerate(shape):
+        part = region[axis] if axis < len(region) else slice(None)
+        start = 0 if part.start is None else int(part.start)
+        stop = size if part.stop is None else int(part.stop)
+        if part.step not in (None, 1) or not 0 <= start <= stop <= size:
+            raise ValueError(f"{where} axis {axis} holds 0 to {size}, instead got {part}")
+        window.append(slice(start, stop))
+    return tuple(window)
+
+
+def count_valid(data: NDArray[Any], fill_value: Any) -> int:
+    """Return how many elements differ from the fill value (NaN equals NaN)."""
+    invalid = np.isnan(data) if fill_value != fill_value else data == fill_value  # noqa: PLR0124
+    return int(data.size - np.count_nonzero(invalid))
+
+
+def _misaligned(where: str, expected: str, found: str) -> StorageError:
+    return StorageError(
+        "R809",
+        "the block is not made of whole chunks",
+        where=where,
+        expected=expected,
+        found=found,
+        remedy="report this: the stage's blocks do not fit its template",
+    )
+
+
+def no_such_product(name: str, root: str) -> StorageError:
+    """Return the error for a product that no marker vouches for."""
+    return StorageError(
+        "R801",
+        "the product is not finished or does not exist",
+        where=name,
+        expected=f"a marker in {root}/markers that vouches for it",
+        remedy="run 'bperp status', then 'bperp run' to finish it",
+    )
+
+
+def damaged(where: str, found: str, error: Exception | None) -> StorageError:
+    """Return the error for stored bytes that are not those written."""
+    kind = f"{type(error).__name__}: " if error is not None else ""
+    return StorageError(
+        "R803",
+        "stored data are damaged",
+        where=where,
+        found=f"{kind}{found}",
+        remedy="run 'bperp verify --repair' and then the same run again",
+    )
