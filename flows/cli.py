@@ -35,7 +35,7 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 ConfigFile = Annotated[Path, typer.Argument(help="Configuration file, e.g. stack.yaml.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random numbers.")]
 
 
 def _version(wanted: bool) -> None:
@@ -60,7 +60,7 @@ def options(
 def simulate(
     out: Annotated[Path, typer.Argument(help="New folder for products, orbits, DEM and truth.")],
     preset: Annotated[str, typer.Option(help="tiny, small or psi.")] = "tiny",
-    seed: Seed = 0,
+    seed: Seed = 1,
     template: Annotated[
         Path | None, typer.Option(help="Real SAFE folder whose annotation is taken over.")
     ] = None,
@@ -194,7 +194,7 @@ def export(
 def demo(
     out: Annotated[Path, typer.Argument(help="New folder.")] = Path("bperp-demo"),
     preset: Annotated[str, typer.Option(help="tiny, small or psi.")] = "small",
-    seed: Seed = 0,
+    seed: Seed = 1,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -210,11 +210,17 @@ def demo(
 
 
 @app.command()
-def doctor(as_json: Json = False, debug: Debug = False) -> None:
+def doctor(
+    root: Annotated[str | None, typer.Option(help="Folder or URL that runs will write to.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Examine versions, memory, disk, ports and compiler."""
     from bperp.flows import cli_verbs
 
-    _perform("doctor", cli_verbs.doctor, as_json=as_json, debug=debug)
+    _perform(
+        "doctor", lambda console: cli_verbs.doctor(console, root), as_json=as_json, debug=debug
+    )
 
 
 def main() -> None:

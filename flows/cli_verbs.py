@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bperp.flows.console import Console, Outcome
+from bperp.flows.console import Console, Outcome, StepCounter
 from bperp.stores.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from bperp.flows.check import CheckReport
 
 __all__ = ["RunRequest", "check", "demo", "doctor", "export", "run", "simulate", "status"]
 
@@ -36,9 +39,19 @@ def simulate(
     from bperp.flows.simulation import PRESETS, simulate_stack
 
     _require_choice("--preset", preset, tuple(PRESETS))
-    options = dataclasses.replace(PRESETS[preset], seed=seed, template=template, as_zip=as_zip)
-    result = _as_mapping(simulate_stack(out, options, console.progress()))
-    return Outcome({"out": str(out), **result}, lambda c: _show_fields(c, f"wrote {out}", result))
+    _require_new_folder(out)
+    options = dataclasses.replace(PRESETS[preset], seed=seed, template=template, archive=as_zip)
+    made = simulate_stack(out, options, StepCounter(console.progress(), "simulate"))
+
+    def text(console: Console) -> None:
+        console.line(f"{len(made.products)} products with {len(made.burst_ids)} bursts in {out}")
+        products = f"'{out}/safe/*.{'zip' if as_zip else 'SAFE'}'"
+        console.line(
+            f"next: bperp init --slc {products} --orbits {out}/orbits --dem {out}/dem.tif "
+            f"--root {out}/root"
+        )
+
+    return Outcome(_as_mapping(made), text)
 
 
 def check(console: Console, path: Path) -> Outcome:
@@ -103,11 +116,11 @@ def demo(console: Console, out: Path, *, preset: str, seed: int) -> Outcome:
     return Outcome(payload, lambda c: _show_fields(c, f"results are in {out}", payload))
 
 
-def doctor(console: Console) -> Outcome:
+def doctor(console: Console, root: str | None) -> Outcome:
     """Examine the installation."""
     from bperp.flows.doctor import examine
 
-    diagnosis = examine()
+    diagnosis = examine(root)
 
     def text(console: Console) -> None:
         rows = [(s.level, s.name, s.found, s.expected) for s in diagnosis.symptoms]
@@ -148,6 +161,16 @@ def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     )
 
 
+def _require_new_folder(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigurationError(
+            "C111",
+            "the folder is not empty",
+            where=str(folder),
+            remedy="give a new folder: products of two stacks must not be mixed",
+        )
+
+
 def _usage(where: str, cause: str, remedy: str) -> ConfigurationError:
     return ConfigurationError("C102", cause, where=where, remedy=remedy)
 
@@ -174,15 +197,24 @@ def _show_fields(console: Console, title: str, values: Mapping[str, Any]) -> Non
     """Show lists of records as tables and single values as lines."""
     for name, value in values.items():
         label = str(name).replace("_", " ")
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values()):
+            _show_records(console, label, [{"": key, **row} for key, row in value.items()])
+        elif isinstance(value, Mapping):
             console.table(label, ("", "value"), [(k, _short(v)) for k, v in value.items()])
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-            columns = list(dict.fromkeys(key for row in value for key in row))
-            rows = [[_short(row.get(column)) for column in columns] for row in value]
-            console.table(label, columns, rows)
+            _show_records(console, label, value)
         else:
             console.line(f"{label}: {_short(value)}")
     console.line(title)
+
+
+def _show_records(console: Console, label: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """Show records as a table; nested values are for the JSON document only."""
+    names = dict.fromkeys(key for row in records for key in row)
+    columns = [n for n in names if not any(isinstance(row.get(n), Mapping) for row in records)]
+    rows = [[_short(row.get(column)) for column in columns] for row in records]
+    if rows:
+        console.table(label, [column.replace("_", " ") for column in columns], rows)
 
 
 def _short(value: Any) -> Any:
@@ -194,32 +226,25 @@ def _short(value: Any) -> Any:
     return value
 
 
-def _show_report(console: Console, report: Any) -> None:
-    if report.dates:
-        columns = ("date", "mission", "IPF", "orbit", "bursts", "flags")
-        rows = [
-            (
-                f"{row['date']}{' (reference)' if row['is_reference'] else ''}",
-                row["mission"],
-                row["ipf_version"],
-                row["orbit"],
-                row["bursts"],
-                _short(row["flags"]),
-            )
-            for row in report.dates
-        ]
-        console.table("dates", columns, rows)
-        total = len(report.dates)
-        rows = [
-            (
-                row["burst_id"],
-                row["swath"],
-                f"{len(row['present'])}/{total}",
-                _short(row["missing"]),
-            )
-            for row in report.bursts
-        ]
-        console.table("bursts", ("burst", "swath", "dates", "missing"), rows)
+def _show_report(console: Console, report: CheckReport) -> None:
+    dates = [
+        {
+            "date": f"{row['date']}{' (reference)' if row['is_reference'] else ''}",
+            **{name: row[name] for name in ("mission", "ipf_version", "orbit", "bursts", "flags")},
+        }
+        for row in report.dates
+    ]
+    _show_records(console, "dates", dates)
+    bursts = [
+        {
+            "burst": row["burst_id"],
+            "swath": row["swath"],
+            "dates": f"{len(row['present'])}/{len(report.dates)}",
+            "missing": row["missing"],
+        }
+        for row in report.bursts
+    ]
+    _show_records(console, "bursts", bursts)
     for item in sorted(report.findings, key=lambda item: _LEVEL_ORDER[item.level]):
         code = f"{item.code} " if item.code else ""
         remedy = f"; fix: {item.remedy}" if item.remedy else ""

@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,15 @@ from bperp.flows.masking import mask_secrets
 from bperp.flows.progress import Mode, Progress, open_progress
 from bperp.stores.errors import BperpError, StorageError
 
-__all__ = ["Console", "Outcome", "as_json_value", "is_terminal", "plain_table", "storage_fault"]
+__all__ = [
+    "Console",
+    "Outcome",
+    "StepCounter",
+    "as_json_value",
+    "is_terminal",
+    "plain_table",
+    "storage_fault",
+]
 
 INTERNAL, INTERRUPTED = 1, 130
 _DISK_FULL = ("ENOSPC", "EDQUOT")
@@ -142,6 +151,33 @@ class Console:
     def _trace(self) -> None:
         if self.debug:
             print(mask_secrets(traceback.format_exc()), file=sys.stderr)
+
+
+class StepCounter:
+    """Feed a display from a function that counts: ``counter(done, total, text)``.
+
+    Parameters
+    ----------
+    display : Progress
+        Bars, lines or JSON lines.
+    step : str
+        Name of the work.
+    """
+
+    def __init__(self, display: Progress, step: str) -> None:
+        self._display, self._step = display, step
+        self._done, self._started = 0, 0.0
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        """Report that ``done`` of ``total`` units are finished."""
+        if not self._started:
+            self._started = time.perf_counter()
+            self._display.stage_started(self._step, total, 0, 0)
+        for _ in range(done - self._done):
+            self._display.task_finished(self._step, 0, 0)
+        self._done = max(self._done, done)
+        if done >= total:
+            self._display.stage_finished(self._step, time.perf_counter() - self._started)
 
 
 def storage_fault(error: OSError | MemoryError) -> StorageError | None:

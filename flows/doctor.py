@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -60,34 +61,35 @@ class Diagnosis:
         return {"symptoms": [asdict(symptom) for symptom in self.symptoms]}
 
 
-def examine(folder: Path | None = None, *, compile_kernel: bool = True) -> Diagnosis:
+def examine(root: str | None = None, *, thorough: bool = True) -> Diagnosis:
     """Look at the installation and the machine.
 
     Parameters
     ----------
-    folder : pathlib.Path, optional
-        Where products will be written; default the working folder.
-    compile_kernel : bool
-        Compile and run a small kernel (a few seconds).
+    root : str, optional
+        Folder or URL where products will be written; default a temporary folder.
+    thorough : bool
+        Also compile a kernel, start a worker and let it write and read a small product (ten
+        seconds).
 
     Returns
     -------
     Diagnosis
         Never raises: a check that fails to run is an error symptom.
     """
-    target = folder or Path.cwd()
+    folder = Path.cwd() if root is None or "://" in root else Path(root)
     checks: list[tuple[str, Callable[[], Iterator[Symptom]]]] = [
         ("python", _python),
         ("packages", _packages),
         ("processors", _processors),
         ("memory", _memory),
-        ("disk", lambda: _disk("disk", target)),
+        ("disk", lambda: _disk(folder)),
         ("temporary folder", lambda: _writable(Path(tempfile.gettempdir()))),
         ("loopback port", _loopback),
         ("geoid grids", _grids),
     ]
-    if compile_kernel:
-        checks.append(("compiler", _compiler))
+    if thorough:
+        checks += [("compiler", _compiler), ("storage and workers", lambda: _storage(root))]
     symptoms: list[Symptom] = []
     for name, check in checks:
         try:
@@ -153,12 +155,12 @@ def _memory() -> Iterator[Symptom]:
     yield Symptom("memory", level, found, f"{_MIN_MEMORY / 1e9:g} GB or more", remedy)
 
 
-def _disk(name: str, folder: Path) -> Iterator[Symptom]:
+def _disk(folder: Path) -> Iterator[Symptom]:
     free = free_disk_bytes(folder)
     level: Level = "ok" if free >= _MIN_DISK else "warning"
     remedy = "" if level == "ok" else "free space, or choose another root"
     found = f"{free / 1e9:.1f} GB free at {folder}"
-    yield Symptom(name, level, found, f"{_MIN_DISK / 1e9:g} GB or more", remedy)
+    yield Symptom("disk", level, found, f"{_MIN_DISK / 1e9:g} GB or more", remedy)
 
 
 def _writable(folder: Path) -> Iterator[Symptom]:
@@ -231,3 +233,19 @@ def _compiler() -> Iterator[Symptom]:
     level: Level = "ok" if total == 10.0 else "error"
     found = f"compiled and ran in {seconds:.1f} s" if level == "ok" else f"wrong sum {total}"
     yield Symptom("compiler", level, found, "numba compiles a kernel")
+
+
+def _storage(root: str | None) -> Iterator[Symptom]:
+    """Let a worker process write, read back and verify a small product where a run would."""
+    from bperp.flows.executors import DaskExecutor
+    from bperp.flows.selfcheck import run_selfcheck
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # Another cluster of the same user is no fault: the next free port is taken.
+        warnings.filterwarnings("ignore", message="Port .* is already in use")
+        result = run_selfcheck(root or folder, DaskExecutor(1))
+    level: Level = "ok" if result["wrong"] == 0 else "error"
+    found = (
+        f"{result['tasks']} tasks, {result['wrong']} wrong pixels in {root or 'temporary folder'}"
+    )
+    yield Symptom("storage and workers", level, found, "what is written is read back")

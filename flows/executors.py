@@ -118,6 +118,8 @@ class DaskExecutor:
         Memory of one local worker; default an equal share of this machine's.
     address : str, optional
         Scheduler to be used instead of a local cluster, such as ``tcp://host:8786``.
+    connect_timeout_s : float, default 30
+        How long to wait for the scheduler.
     """
 
     def __init__(
@@ -125,8 +127,10 @@ class DaskExecutor:
         workers: int | None = None,
         memory_limit_bytes: int | None = None,
         address: str | None = None,
+        connect_timeout_s: float = 30.0,
     ) -> None:
         self.address = address
+        self.connect_timeout_s = connect_timeout_s
         self._cluster: Any = None
         self._client: Any = None
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -192,7 +196,7 @@ class DaskExecutor:
                 self._cluster = _start_cluster(self._workers, int(self.memory_limit_bytes or 0))
             target = self.address or self._cluster.scheduler_address
             try:
-                self._client = _distributed().Client(target, set_as_default=False, timeout=30)
+                self._client = _distributed().Client(target, set_as_default=False, timeout=self.connect_timeout_s)
             except OSError as error:
                 raise _scheduler_lost(target, error) from error
         return self._client

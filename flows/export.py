@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from bperp.flows.root import Root
 from bperp.flows.stamps_export import export_stamps
-from bperp.pipeline.coregister import product as coregistered
 from bperp.pipeline.timeseries import PRODUCT as TIMESERIES
 from bperp.stores.canonical import canonical_json, digest
 from bperp.stores.csv_export import write_velocity_csv

@@ -73,6 +73,7 @@ def picture_alignment(
         for axes in panels:
             axes.grid(visible=True)
             axes.margins(x=0.03, y=0.18)
+            _date_limits(axes, days)
             if reference_date is not None:
                 axes.axvline(as_days([reference_date])[0], color=INK, lw=0.8, ls=(0, (4, 3)))
         if reference_date is not None:
@@ -125,6 +126,7 @@ def picture_series(
         axes.set_ylabel("displacement (mm)\n− away      towards satellite +")
         axes.grid(visible=True)
         axes.margins(x=0.03, y=0.1)
+        _date_limits(axes, days)
         date_axis(axes)
         if np.isfinite(series).any():
             _legend_above(axes, min(len(series), 3))
@@ -133,6 +135,13 @@ def picture_series(
 
 
 # Parts of the pictures ---------------------------------------------------------------------------
+
+
+def _date_limits(axes: Axes, days: NDArray[np.datetime64]) -> None:
+    """Show all dates, also those without a value."""
+    margin = max(0.03 * float((days.max() - days.min()).astype(float)), 3.0)
+    pad = np.timedelta64(round(margin), "D")
+    axes.set_xlim(days.min() - pad, days.max() + pad)
 
 
 def _name_reference(axes: Axes, day: Any) -> None:

@@ -56,9 +56,14 @@ class GriddedMap:
         column = _fraction(self.longitude_deg, lon)
         row = _fraction(self.latitude_deg, lat)
         rows, columns = self.values.shape
-        inside = (row >= 0) & (row <= rows - 1) & (column >= 0) & (column <= columns - 1)
-        i = np.clip(np.where(inside, row, 0).astype(int), 0, max(rows - 2, 0))
-        j = np.clip(np.where(inside, column, 0).astype(int), 0, max(columns - 2, 0))
+        # A little tolerance: the last node may come out at 29.999999999.
+        inside = (np.abs(row - 0.5 * (rows - 1)) <= 0.5 * (rows - 1) + 1e-6) & (
+            np.abs(column - 0.5 * (columns - 1)) <= 0.5 * (columns - 1) + 1e-6
+        )
+        row = np.clip(np.where(inside, row, 0.0), 0, rows - 1)
+        column = np.clip(np.where(inside, column, 0.0), 0, columns - 1)
+        i = np.minimum(row.astype(int), max(rows - 2, 0))
+        j = np.minimum(column.astype(int), max(columns - 2, 0))
         u, v = row - i, column - j
         k, m = np.minimum(i + 1, rows - 1), np.minimum(j + 1, columns - 1)
         values = np.asarray(self.values, dtype=np.float64)
@@ -199,23 +204,21 @@ class _Points:
         return np.asarray(values, dtype=np.float64).ravel()[self._good]
 
     def box(self) -> tuple[float, float, float, float]:
-        """Return west, east, south, north with a margin."""
+        """Return west, east, south, north of a map that is neither tiny nor a thin strip."""
         if not self.lon.size:
             return 0.0, 1.0, 0.0, 1.0
-        west, east = float(self.lon.min()), float(self.lon.max())
-        south, north = float(self.lat.min()), float(self.lat.max())
-        margin = 0.03 * max(east - west, north - south, 1e-4)
-        return west - margin, east + margin, south - margin, north + margin
+        x, y = (0.5 * float(c.min() + c.max()) for c in (self.lon, self.lat))
+        shrink = math.cos(math.radians(y))
+        width, height = (1.06 * float(np.ptp(c)) for c in (self.lon * shrink, self.lat))
+        smallest = max(0.005, 0.4 * max(width, height))
+        width, height = max(width, smallest) / shrink, max(height, smallest)
+        return x - 0.5 * width, x + 0.5 * width, y - 0.5 * height, y + 0.5 * height
 
     def panel_size(self, largest: float) -> tuple[float, float]:
         """Return the width and height of a map of these points in inches."""
         west, east, south, north = self.box()
         ratio = (east - west) * math.cos(math.radians(0.5 * (south + north))) / (north - south)
-        return (
-            (largest, max(largest / ratio, 1.6))
-            if ratio > 1
-            else (max(largest * ratio, 2.2), largest)
-        )
+        return (largest, largest / ratio) if ratio > 1 else (largest * ratio, largest)
 
 
 def _fraction(nodes: NDArray[Any], places: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -234,7 +237,7 @@ def _draw_map(
     axes.set_aspect(1.0 / math.cos(math.radians(0.5 * (south + north))))
     axes.set_facecolor("#d4d7da")
     if background is not None:
-        _mesh(axes, _relief(background), cmap="gray", vmin=-2.4, vmax=1.3)
+        _mesh(axes, _relief(background), cmap="gray", vmin=-3.0, vmax=1.2)
     _degree_ticks(axes)
     if not left:
         axes.tick_params(labelleft=False)
@@ -247,8 +250,8 @@ def _scatter(
     axes: Axes, points: _Points, values: NDArray[np.float64], area_in: float, **options: Any
 ) -> Any:
     order = points.order
-    # Markers cover about half of the map; between a dot of 1 pt and a disc of 6 pt.
-    size = float(np.clip(0.5 * area_in * 72.0**2 / max(order.size, 1), 1.2, 36.0))
+    # Markers cover most of the map; between a dot of 1 pt and a disc of 6 pt.
+    size = float(np.clip(0.8 * area_in * 72.0**2 / max(order.size, 1), 1.2, 36.0))
     return axes.scatter(
         points.lon[order],
         points.lat[order],
@@ -290,7 +293,7 @@ def _degree_ticks(axes: Axes) -> None:
         (axes.xaxis, axes.get_xlim(), "EW", 4),
         (axes.yaxis, axes.get_ylim(), "NS", 5),
     ):
-        ticks = np.asarray(MaxNLocator(count).tick_values(*limits))
+        ticks = np.asarray(MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(*limits))
         ticks = ticks[(ticks >= limits[0]) & (ticks <= limits[1])]
         # As many decimals as the step between ticks needs, the same on all of them.
         step = float(np.diff(ticks).min()) if ticks.size > 1 else 1.0
@@ -350,11 +353,3 @@ def _difference_histogram(axes: Axes, difference: NDArray[np.float64]) -> None:
     axes.axvline(bias, color=INK, linewidth=1.1, linestyle=(0, (4, 3)))
     axes.set_xlim(-limit, limit)
     axes.set_title(f"Difference\nbias {signed(bias)} · RMSE {rmse:.2f} mm/yr")
-
-
-def _concise_dates(axes: Axes) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator = AutoDateLocator(minticks=4, maxticks=9)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))

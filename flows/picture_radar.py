@@ -344,7 +344,7 @@ def _sheet_bars(figure: Figure, panels: Any, images: list[Any]) -> None:
 
 def _selection_size(extent: tuple[int, int], grid: RadarGrid, *, wide: bool) -> tuple[float, float]:
     width, height = _radar_size(extent, grid)
-    return (max(width, 9.0), height + 3.2) if wide else (width + 4.4, max(height, 5.0))
+    return (max(width, 9.0), height + 3.2) if wide else (width + 5.0, max(height, 5.0))
 
 
 def _selection_panels(figure: Figure, count: int, *, wide: bool) -> tuple[Axes, list[Axes]]:
@@ -354,7 +354,8 @@ def _selection_panels(figure: Figure, count: int, *, wide: bool) -> tuple[Axes, 
         layout = [["map"] * count, names]
         axes = figure.subplot_mosaic(layout, height_ratios=[3, 2])
     else:
-        axes = figure.subplot_mosaic([["map", name] for name in names], width_ratios=[5, 4])
+        ratios = [figure.get_figwidth() - 5.0, 4.2]
+        axes = figure.subplot_mosaic([["map", name] for name in names], width_ratios=ratios)
     return axes["map"], [axes[name] for name in names]
 
 

@@ -135,7 +135,8 @@ def picture(
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size_in, dpi=150)
         FigureCanvasAgg(figure)
-        figure.set_layout_engine("compressed")
+        # Before anything is drawn: colour bars ask the engine for their room.
+        figure.set_layout_engine("compressed", wspace=0.03)
         texts = [figure.text(0, 0, title, fontsize=13, fontweight="bold", va="top")]
         if note:
             texts.append(figure.text(0, 0, note, fontsize=9, color=PALE, va="top"))
@@ -151,11 +152,15 @@ def _fit(figure: Figure, texts: Sequence[Text]) -> None:
     Images of fixed shape leave room on two sides of the paper that was guessed for them; one
     round removes it, the second one corrects for texts that do not shrink with it.
     """
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     margin, spacing = 0.1, 0.26
-    head = margin + spacing * len(texts) + 0.14
+    head = margin + spacing * len(texts) + 0.02
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
     for _ in range(2):
         width, height = figure.get_size_inches()
-        figure.set_layout_engine("compressed", rect=(0.0, 0.0, 1.0, 1.0 - head / height))
+        engine.set(rect=(0.0, 0.0, 1.0, 1.0 - head / height))
         figure.draw_without_rendering()
         boxes = [axes.get_tightbbox() for axes in figure.axes if axes.get_visible()]
         drawn = [box for box in boxes if box is not None]
@@ -165,7 +170,7 @@ def _fit(figure: Figure, texts: Sequence[Text]) -> None:
         new_width = max(min(width, used_width + 2 * margin), needed)
         figure.set_size_inches(new_width, min(height, used_height + head + margin))
     width, height = figure.get_size_inches()
-    figure.set_layout_engine("compressed", rect=(0.0, 0.0, 1.0, 1.0 - head / height))
+    engine.set(rect=(0.0, 0.0, 1.0, 1.0 - head / height))
     for number, text in enumerate(texts):
         text.set_position((margin / width, 1.0 - (margin + spacing * number) / height))
 

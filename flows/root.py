@@ -15,7 +15,7 @@ from bperp.pipeline.stack import Stack
 from bperp.stores.canonical import canonical_json
 from bperp.stores.cube import CubeStore
 from bperp.stores.errors import StorageError
-from bperp.stores.receipts import Ledger
+from bperp.stores.receipts import Ledger, Receipt
 
 RECORD = "stack.json"
 """What was processed and how: enough to read and export a root without the inputs."""
@@ -91,12 +91,17 @@ class Root:
         return TaskSource(self.store, self.ledger.vouched_products())
 
     @cached_property
+    def receipts(self) -> dict[str, dict[str, Receipt]]:
+        """Receipts of the finished stages, by stage and task key."""
+        return {
+            stage: self.ledger.load(stage, marker.receipts)
+            for stage, marker in self.ledger.markers().items()
+        }
+
+    @cached_property
     def summaries(self) -> dict[str, dict[str, Mapping[str, Any]]]:
         """Receipt summaries of the finished stages, by stage and task key."""
         return {
-            stage: {
-                key: receipt.summary
-                for key, receipt in self.ledger.load(stage, marker.receipts).items()
-            }
-            for stage, marker in self.ledger.markers().items()
+            stage: {key: receipt.summary for key, receipt in receipts.items()}
+            for stage, receipts in self.receipts.items()
         }

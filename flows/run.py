@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +10,32 @@ from bperp.flows.engine import (
     ElevationSettings,
     Executor,
     RunSetup,
-    RunSummary,
     Selection,
     SerialExecutor,
     StageContext,
-    plan_stage,
     run_stages,
 )
-from bperp.flows.planning import UpstreamPendingError
-from bperp.flows.progress import NullProgress, Progress
-from bperp.flows.root import ROOT_FILE, Root, write_root_record
+from bperp.flows.export import export_product
+from bperp.flows.progress import Progress
+from bperp.flows.root import Root, write_root_record
+from bperp.flows.root_report import write_pictures_and_report
 from bperp.flows.stack_index import index_stack
 from bperp.pipeline.steps import STAGES
 from bperp.stores.cube import CubeStore
 from bperp.stores.errors import ConfigurationError
-from bperp.stores.receipts import Ledger
+from bperp.stores.objects import is_local
 
 __all__ = ["prepare", "run_stack", "setup_run", "stack_status"]
 
-OPTION_STEPS = ("geometry", "alignment", "coregister", "interferogram", "amplitude", "scatterers",
-                "timeseries")  # fmt: skip
+OPTION_STEPS = (
+    "geometry",
+    "alignment",
+    "coregister",
+    "interferogram",
+    "amplitude",
+    "scatterers",
+    "timeseries",
+)
 
 
 def prepare(config_path: str) -> RunSetup:
@@ -45,19 +49,165 @@ def prepare(config_path: str) -> RunSetup:
     return setup_run(load_config(Path(config_path)))
 
 
-def setup_run(config: StackConfig, workers: int | None = None) -> RunSetup:
-    """Index the products of a configuration; ``workers`` overrides ``compute.workers``."""
+def setup_run(config: StackConfig, workers: int | None = None, *, record: bool = True) -> RunSetup:
+    """Index the products of a configuration.
+
+    Parameters
+    ----------
+    config : StackConfig
+        Validated configuration.
+    workers : int, optional
+        Overrides ``compute.workers``.
+    record : bool, default True
+        Write the stack and the options to the root; a dry run does not.
+    """
     index = index_stack(config)
     store = CubeStore(config.root)
-    dem = config.dem
-    elevation = ElevationSettings(dem.path, dem.vertical_datum, dem.geoid)
-    context = StageContext(index.stack, step_options(config), elevation)
-    write_root_record(store, config, index)
+    if record:
+        write_root_record(store, config, index)
+    elevation = ElevationSettings(config.dem.path, config.dem.vertical_datum, config.dem.geoid)
+    options = {step: config.step_options(step) for step in OPTION_STEPS}
+    context = StageContext(index.stack, options, elevation)
     number = workers or (None if config.compute.workers == "auto" else config.compute.workers)
-    limit = config.compute.memory_per_worker_bytes
-    return RunSetup(STAGES, context, store, number, limit)
+    return RunSetup(STAGES, context, store, number, config.compute.memory_per_worker_bytes)
 
 
-def step_options(config: StackConfig) -> dict[str, dict[str, Any]]:
-    """Return the options that each step's numbers depend on, as JSON values."""
-    return {step: config.step_options(step) for step in OPTION_STEPS}
+def run_stack(
+    config: StackConfig,
+    *,
+    first: str | None = None,
+    last: str | None = None,
+    only: str | None = None,
+    dry_run: bool = False,
+    engine: str = "local",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run the chain, or a part of it, and what belongs to it: exports, pictures, report.
+
+    Parameters
+    ----------
+    config : StackConfig
+        Validated configuration.
+    first, last, only : str, optional
+        Steps as in ``STEPS``; default all.
+    dry_run : bool
+        Only tell what would run and why.
+    engine : {"local", "serial", "prefect"}
+        Dask workers on this machine, this process, or a Prefect flow.
+    workers : int, optional
+        Number of worker processes.
+    progress : Progress, optional
+        Display.
+
+    Returns
+    -------
+    dict
+        JSON values: summary of the stages, ``exports``, ``pictures``, ``report``.
+    """
+    chosen = _chosen_steps(first, last, only)
+    stages = tuple(step for step in chosen if step != "export")
+    setup = setup_run(config, workers, record=not dry_run)
+    summary: dict[str, Any] = {"root": config.root, "dry_run": dry_run, "stages": []}
+    if stages:
+        selection = Selection(only=stages)
+        summary |= _run_stages(setup, selection, engine, progress, dry_run=dry_run)
+    if dry_run:
+        return summary
+    summary["exports"] = _export(config) if "export" in chosen else []
+    root = Root.open(config.root)
+    if is_local(config.root):
+        summary |= write_pictures_and_report(root, summary["stages"])
+    return summary
+
+
+def _chosen_steps(first: str | None, last: str | None, only: str | None) -> tuple[str, ...]:
+    names = [only] if only else [name for name in (first, last) if name]
+    for name in names:
+        if name not in STEPS:
+            raise ConfigurationError(
+                "C101",
+                "there is no step of this name",
+                where=name,
+                expected=", ".join(STEPS),
+                remedy="choose one of these",
+            )
+    if only:
+        return (only,)
+    start = STEPS.index(first) if first else 0
+    stop = STEPS.index(last) if last else len(STEPS) - 1
+    if start > stop:
+        raise ConfigurationError(
+            "C102",
+            "the first step comes after the last",
+            where=f"--from {first} --to {last}",
+            expected="an earlier step in --from",
+            remedy=f"the order is {', '.join(STEPS)}",
+        )
+    return STEPS[start : stop + 1]
+
+
+def _run_stages(
+    setup: RunSetup,
+    selection: Selection,
+    engine: str,
+    progress: Progress | None,
+    *,
+    dry_run: bool,
+) -> dict[str, Any]:
+    if engine == "prefect" and not dry_run:
+        from bperp.flows.prefect_flow import run_with_prefect
+
+        return run_with_prefect(setup, selection, progress).as_dict()
+    executor: Executor = SerialExecutor() if engine == "serial" else setup.dask_executor()
+    return run_stages(
+        setup.stages,
+        setup.context,
+        setup.store,
+        executor,
+        progress,
+        selection,
+        dry_run=dry_run,
+    ).as_dict()
+
+
+def _export(config: StackConfig) -> list[dict[str, Any]]:
+    return [export_product(config.root, name) for name in config.export.formats]
+
+
+def stack_status(root: str) -> dict[str, Any]:
+    """Return what is finished in a root.
+
+    Parameters
+    ----------
+    root : str
+        Folder or URL.
+
+    Returns
+    -------
+    dict
+        ``reference_date``, ``dates``, ``bursts``, ``steps`` (name to ``finished`` and number of
+        tasks), ``notes``, ``flags`` by date.
+    """
+    opened = Root.open(root)
+    markers = opened.ledger.markers()
+    flags = {
+        date: item["flags"]
+        for date, item in opened.summaries.get("alignment", {}).items()
+        if item["flags"]
+    }
+    return {
+        "root": opened.store.objects.url,
+        "reference_date": opened.stack.reference_date,
+        "dates": list(opened.stack.dates),
+        "bursts": list(opened.stack.burst_ids),
+        "steps": {
+            stage.name: {
+                "finished": stage.name in markers,
+                "tasks": len(markers[stage.name].receipts) if stage.name in markers else 0,
+            }
+            for stage in STAGES
+        },
+        "notes": list(opened.notes),
+        "flags": flags,
+    }

@@ -144,7 +144,12 @@ class SimulationOptions:
         dates = self.date_list()
         rules: list[tuple[str, object, str, bool]] = [
             ("dates", len(dates), "at least one, ascending", _ascending(dates)),
-            ("reference_index", self.reference_index, f"0..{len(dates) - 1}", self._has_reference()),
+            (
+                "reference_index",
+                self.reference_index,
+                f"0..{len(dates) - 1}",
+                self._has_reference(),
+            ),
             ("mission", self.mission, "S1A, S1B or S1C", self.mission in _FIRST_ORBIT),
             ("polarization", self.polarization, "VV or HH", self.polarization in ("VV", "HH")),
             ("track", self.track, "1..175", 1 <= self.track <= 175),
@@ -156,7 +161,12 @@ class SimulationOptions:
             ),
             ("swaths", self.swaths, "some of IW1, IW2, IW3 in order", _ordered(self.swaths)),
             ("bursts_per_swath", self.bursts_per_swath, ">= 1", self.bursts_per_swath >= 1),
-            ("lines_per_burst", self.lines_per_burst, "100..2000", 100 <= self.lines_per_burst <= 2000),
+            (
+                "lines_per_burst",
+                self.lines_per_burst,
+                "100..2000",
+                100 <= self.lines_per_burst <= 2000,
+            ),
             ("samples", self.samples, "64..30000", 64 <= self.samples <= 30000),
             ("workers", self.workers, ">= 1", self.workers >= 1),
             (
@@ -166,9 +176,18 @@ class SimulationOptions:
                 0.0 <= self.coherence_long_term <= self.coherence_initial <= 1.0,
             ),
             ("persistent_per_km2", self.persistent_per_km2, "> 0", self.persistent_per_km2 > 0.0),
-            ("scatterers_per_pixel", self.scatterers_per_pixel, ">= 1", self.scatterers_per_pixel >= 1),
+            (
+                "scatterers_per_pixel",
+                self.scatterers_per_pixel,
+                ">= 1",
+                self.scatterers_per_pixel >= 1,
+            ),
         ]
-        for name in ("baselines_m", "azimuth_misregistration_lines", "range_misregistration_samples"):
+        for name in (
+            "baselines_m",
+            "azimuth_misregistration_lines",
+            "range_misregistration_samples",
+        ):
             given = len(getattr(self, name))
             rules.append((name, given, f"0 or {len(dates)} values", given in (0, len(dates))))
         for name, found, expected, good in rules:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import fsspec
 import numpy as np
+from bperp.stores.orbit_reader import OrbitFile
+from bperp.stores.orbit_selection import OrbitCandidate, list_orbits, select_orbit
 
 from bperp.flows.config import StackConfig
+from bperp.flows.config_types import BoundingBox
 from bperp.pipeline.burst import BurstImage, OrbitArc, PolynomialList
 from bperp.pipeline.geometry import burst_bounds
 from bperp.pipeline.reference import choose_reference
 from bperp.pipeline.stack import Stack, arrange_scene
 from bperp.stores.annotation import Burst, SwathAnnotation
 from bperp.stores.annotation import PolynomialList as AnnotatedPolynomials
-from bperp.stores.errors import ConfigurationError, StackError
-from bperp.stores.orbit_files import OrbitFile, list_orbits, select_orbit
+from bperp.stores.errors import BperpError, ConfigurationError, StackError
 from bperp.stores.safe import SafeProduct, open_safe
 
 POLYNOMIAL_REACH_S = 4.0
@@ -62,14 +65,19 @@ def index_stack(config: StackConfig) -> StackIndex:
         Any fault of products, orbits or their combination; one line each.
     """
     notes: list[str] = []
-    acquisitions = _acquisitions(config)
+    acquisitions = _acquisitions(config, notes)
+    orbits = list_orbits(config.orbits.folders)
     images: dict[tuple[str, str], BurstImage] = {}
     for acquisition in acquisitions:
-        for image in _burst_images(config, acquisition):
+        try:
+            found = list(_burst_images(config, acquisition, orbits))
+        except BperpError as error:
+            _skip_or_raise(config, acquisition.date, error, notes)
+            continue
+        for image in found:
             key = (image.burst_id, image.date)
-            if key in images:
-                image = _prefer(images[key], image, notes)
-            images[key] = image
+            twice = key in images
+            images[key] = _prefer(images[key], image, notes) if twice else image
     images = _within_area(config, images)
     dates = tuple(sorted({date for _, date in images}))
     if len(dates) < 2:
@@ -134,18 +142,38 @@ def expand_urls(patterns: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(urls))
 
 
-def _acquisitions(config: StackConfig) -> list[_Acquisition]:
+def _skip_or_raise(config: StackConfig, date: str, error: BperpError, notes: list[str]) -> None:
+    """Leave a bad date out with a note, if that is the policy and it is not the reference."""
+    if config.on_bad_date == "stop" or date == config.reference_date:
+        raise error
+    notes.append(f"{date} is left out: {error}")
+
+
+def _acquisitions(config: StackConfig, notes: list[str]) -> list[_Acquisition]:
     """Group the products into passes and apply the date options."""
     passes: dict[tuple[str, int], list[SafeProduct]] = defaultdict(list)
     for url in expand_urls(config.slc):
-        product = open_safe(url)
+        try:
+            product = open_safe(url)
+        except BperpError as error:
+            _skip_or_raise(config, posixpath.basename(url), error, notes)
+            continue
         passes[product.mission, product.absolute_orbit].append(product)
     _require_one_track([product for group in passes.values() for product in group])
     found = [
         _Acquisition(_iso_date(min(p.start_ns for p in group)), group) for group in passes.values()
     ]
-    kept = [item for item in found if config.dates.selects(item.date)]
+    kept = [item for item in found if _is_selected(config, item.date)]
     return sorted(kept, key=lambda item: item.date)
+
+
+def _is_selected(config: StackConfig, date: str) -> bool:
+    dates = config.dates
+    if date in dates.exclude or (dates.include and date not in dates.include):
+        return False
+    return (dates.first is None or date >= dates.first) and (
+        dates.last is None or date <= dates.last
+    )
 
 
 def _iso_date(time_ns: int) -> str:
@@ -167,7 +195,9 @@ def _require_one_track(products: Sequence[SafeProduct]) -> None:
         )
 
 
-def _burst_images(config: StackConfig, acquisition: _Acquisition) -> Iterable[BurstImage]:
+def _burst_images(
+    config: StackConfig, acquisition: _Acquisition, orbits: Sequence[OrbitCandidate]
+) -> Iterable[BurstImage]:
     start = min(product.start_ns for product in acquisition.products)
     stop = max(product.stop_ns for product in acquisition.products)
     orbit: OrbitFile | None = None
@@ -176,7 +206,7 @@ def _burst_images(config: StackConfig, acquisition: _Acquisition) -> Iterable[Bu
             annotation = product.annotation(swath, config.polarization)
             if orbit is None:
                 orbit = select_orbit(
-                    list_orbits(config.orbits.folders),
+                    orbits,
                     annotation.mission,
                     start,
                     stop,
@@ -211,10 +241,10 @@ def _burst_image(
     date: str,
 ) -> BurstImage:
     first_ns = burst.azimuth_time_ns
-    duration = annotation.lines_per_burst * annotation.azimuth_time_interval_s
+    duration = burst.lines * annotation.azimuth_time_interval_s
     reach = (-POLYNOMIAL_REACH_S, duration + POLYNOMIAL_REACH_S)
     member = product.measurement(annotation.swath, annotation.polarization)
-    flags = () if orbit.kind == "AUX_POEORB" else (f"orbit-{orbit.kind.lower()}",)
+    flags = dict.fromkeys((*orbit.flags, *annotation.flags))
     return BurstImage(
         burst_id=burst.burst_id,
         swath=annotation.swath,
@@ -224,9 +254,9 @@ def _burst_image(
         product=product.name,
         url=product.url,
         member=member or "",
-        first_line=burst.index * annotation.lines_per_burst,
-        lines=annotation.lines_per_burst,
-        samples=annotation.samples_per_burst,
+        first_line=burst.first_line,
+        lines=burst.lines,
+        samples=burst.samples,
         valid=burst.valid_rectangle(),
         first_line_time_ns=int(first_ns),
         azimuth_time_interval_s=annotation.azimuth_time_interval_s,
@@ -243,7 +273,7 @@ def _burst_image(
         fm_rate=_polynomials(annotation.fm_rate, first_ns, reach),
         orbit=_orbit_arc(orbit, first_ns, duration),
         ipf_version=annotation.ipf_version,
-        flags=flags,
+        flags=tuple(flags),
     )
 
 
@@ -291,7 +321,7 @@ def _prefer(old: BurstImage, new: BurstImage, notes: list[str]) -> BurstImage:
         f"burst {best.burst_id} of {best.date} comes twice: {best.product} (IPF "
         f"{best.ipf_version}) is used, {other.product} (IPF {other.ipf_version}) is not"
     )
-    return replace(best)
+    return best
 
 
 def _within_area(
@@ -304,9 +334,7 @@ def _within_area(
     for burst in {burst for burst, _ in images}:
         image = next(item for (name, _), item in images.items() if name == burst)
         south, west, north, east = burst_bounds(image)
-        if area.lon_max >= west and area.lon_min <= east and area.lat_max >= south and (
-            area.lat_min <= north
-        ):
+        if area.lat_max >= south and area.lat_min <= north and _meets(area, west, east):
             kept.add(burst)
     if not kept:
         raise StackError(
@@ -318,6 +346,12 @@ def _within_area(
             remedy="correct aoi: (order: lon_min, lat_min, lon_max, lat_max) or remove it",
         )
     return {key: image for key, image in images.items() if key[0] in kept}
+
+
+def _meets(area: BoundingBox, west: float, east: float) -> bool:
+    """Tell whether longitudes overlap, whatever turn of the Earth they are counted in."""
+    area_east = area.lon_max + (360 if area.crosses_antimeridian else 0)
+    return any(area_east + turn >= west and area.lon_min + turn <= east for turn in (-360, 0, 360))
 
 
 def _reference_date(

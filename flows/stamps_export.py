@@ -49,7 +49,9 @@ def export_stamps(stack: Stack, source: Source, out: Path, *, replace: bool) -> 
     ]
     secondaries = [date for date in complete if date != stack.reference_date]
     scene = _scene(stack)
-    sensors = {_compact(date): _sensor(stack.images[stack.burst_ids[0], date]) for date in secondaries}
+    sensors = {
+        _compact(date): _sensor(stack.images[stack.burst_ids[0], date]) for date in secondaries
+    }
     with StampsTree(
         out, scene, [_compact(date) for date in secondaries], replace=replace, sensors=sensors
     ) as tree:
@@ -131,7 +133,7 @@ def _scene(stack: Stack) -> StampsScene:
 
 def scene_center(stack: Stack) -> tuple[float, float]:
     """Return latitude and longitude of the scene's centre in degrees, on the ellipsoid."""
-    from bperp.pipeline.geometry import burst_bounds  # noqa: PLC0415
+    from bperp.pipeline.geometry import burst_bounds
 
     bounds = np.array([burst_bounds(stack.reference(b), (0.0,)) for b in stack.burst_ids])
     south, west = bounds[:, :2].min(axis=0)

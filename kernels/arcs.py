@@ -32,6 +32,9 @@ __all__ = [
 MINIMUM_BASELINE_STD_M = 1.0
 """With less spread of the baselines (metres, beyond a trend in time) heights are not estimated."""
 
+MINIMUM_TIME_PHASE = 1e-3
+"""Dates alike: 1 m/yr makes less phase than this, rad (some minutes)."""
+
 
 class MotionDesign(NamedTuple):
     """What turns motion and height into phase.
@@ -168,8 +171,10 @@ def _search_grid(
 ) -> tuple[int, int]:
     """Return the (velocity, height) steps of the highest peak; turns `value` meanwhile."""
     dates = height_phase.size
-    turn_cosine, turn_sine = np.cos(step_m * height_phase), np.sin(step_m * height_phase)
+    turn_cosine, turn_sine = np.empty(dates), np.empty(dates)
     for k in range(dates):  # start at -steps
+        turn_cosine[k] = math.cos(step_m * height_phase[k])
+        turn_sine[k] = math.sin(step_m * height_phase[k])
         angle = steps * step_m * height_phase[k]
         cosine, sine = math.cos(angle), math.sin(angle)
         real = value[0, k] * cosine - value[1, k] * sine
@@ -237,16 +242,17 @@ def _centre(
     wrapped: NDArray[np.complex128], columns: NDArray[np.float64], centred: NDArray[np.float64]
 ) -> int:
     count = 0
-    mean_time = mean_height = 0.0
-    for k in range(wrapped.size):
-        if wrapped[k] != 0.0:
-            count += 1
-            mean_time += columns[0, k]
-            mean_height += columns[1, k]
-    for k in range(wrapped.size):
-        is_used = wrapped[k] != 0.0
-        centred[0, k] = columns[0, k] - mean_time / count if is_used else 0.0
-        centred[1, k] = columns[1, k] - mean_height / count if is_used else 0.0
+    for row in range(2):
+        count = 0
+        first = total = 0.0
+        for k in range(wrapped.size):
+            if wrapped[k] != 0.0:
+                first = columns[row, k] if count == 0 else first
+                total += columns[row, k] - first
+                count += 1
+        for k in range(wrapped.size):
+            is_used = wrapped[k] != 0.0
+            centred[row, k] = columns[row, k] - first - total / count if is_used else 0.0
     return count
 
 
@@ -255,13 +261,24 @@ def _is_estimable(
     centred: NDArray[np.float64], count: int, height_factor: float
 ) -> tuple[bool, bool]:
     # A column is dropped rather than inverted when it does not vary, or leaves nothing to check.
-    tt = np.sum(centred[0] ** 2)
-    hh = np.sum(centred[1] ** 2)
-    has_time = count > 2 and tt > 0.0
+    tt = th = hh = 0.0
+    for k in range(centred.shape[1]):
+        tt += centred[0, k] ** 2
+        th += centred[0, k] * centred[1, k]
+        hh += centred[1, k] ** 2
+    has_time = count > 2 and tt > MINIMUM_TIME_PHASE**2
     if has_time:
-        hh -= np.sum(centred[0] * centred[1]) ** 2 / tt
+        hh -= th * th / tt
     limit = count * (height_factor * MINIMUM_BASELINE_STD_M) ** 2
     return has_time, count > (3 if has_time else 2) and hh > limit
+
+
+@njit
+def _span(values: NDArray[np.float64]) -> float:
+    low = high = 0.0  # centred values have both signs
+    for k in range(values.size):
+        low, high = min(low, values[k]), max(high, values[k])
+    return high - low
 
 
 @njit
@@ -294,8 +311,7 @@ def _estimate_kernel(
         is_estimated = _is_estimable(centred, count, factor)
         v = h = 0.0
         if is_estimated[0] or is_estimated[1]:
-            span = np.max(centred[1]) - np.min(centred[1])
-            step = 0.5 * math.pi / span if is_estimated[1] else 0.0
+            step = 0.5 * math.pi / _span(centred[1]) if is_estimated[1] else 0.0
             steps = math.ceil(maximum_height / step) if is_estimated[1] else 0
             trials = table if is_estimated[0] else table[:, :1]
             v_steps, h_steps = _search_grid(value, centred[1], trials, step, steps)

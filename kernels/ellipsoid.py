@@ -46,28 +46,31 @@ def point_from_geodetic(latitude_rad: float, longitude_rad: float, height_m: flo
 
 
 @njit
+def geodetic_normal(x: float, y: float, z: float) -> Point:
+    """Return sine and cosine of the geodetic latitude, and the height, without trigonometry."""
+    radius = math.sqrt(x * x + y * y)
+    # Bowring's iteration on the reduced latitude, with its sine and cosine up to a common factor.
+    # Every pass gains about six digits for any height from the Earth's surface to a low orbit.
+    sine, cosine = z, radius * (1.0 - FLATTENING)
+    for _ in range(3):
+        scale = 1.0 / math.sqrt(sine * sine + cosine * cosine)
+        sine, cosine = sine * scale, cosine * scale
+        northing = z + _SECOND_ECCENTRICITY_SQUARED * SEMI_MINOR_AXIS_M * sine * sine * sine
+        easting = radius - ECCENTRICITY_SQUARED * SEMI_MAJOR_AXIS_M * cosine * cosine * cosine
+        sine, cosine = (1.0 - FLATTENING) * northing, easting
+    sine /= 1.0 - FLATTENING
+    scale = 1.0 / math.sqrt(sine * sine + cosine * cosine)
+    sine, cosine = sine * scale, cosine * scale
+    # This form of the height has no singularity at the poles, unlike radius / cosine - N.
+    level = SEMI_MAJOR_AXIS_M * math.sqrt(1.0 - ECCENTRICITY_SQUARED * sine * sine)
+    return sine, cosine, radius * cosine + z * sine - level
+
+
+@njit
 def geodetic_from_point(x: float, y: float, z: float) -> Point:
     """Return ``(latitude_rad, longitude_rad, height_m)`` of one ECEF position in m."""
-    radius = math.hypot(x, y)
-    # Bowring's start from the reduced latitude; every further pass gains about six digits for any
-    # height between the Earth's surface and a low orbit, so two passes reach rounding.
-    latitude = math.atan2(z, radius * (1.0 - FLATTENING))
-    for _ in range(2):
-        reduced = math.atan2((1.0 - FLATTENING) * math.sin(latitude), math.cos(latitude))
-        sine = math.sin(reduced)
-        cosine = math.cos(reduced)
-        latitude = math.atan2(
-            z + _SECOND_ECCENTRICITY_SQUARED * SEMI_MINOR_AXIS_M * sine * sine * sine,
-            radius - ECCENTRICITY_SQUARED * SEMI_MAJOR_AXIS_M * cosine * cosine * cosine,
-        )
-    sine = math.sin(latitude)
-    # This form of the height has no singularity at the poles, unlike radius / cos(latitude) - N.
-    height = (
-        radius * math.cos(latitude)
-        + z * sine
-        - SEMI_MAJOR_AXIS_M * math.sqrt(1.0 - ECCENTRICITY_SQUARED * sine * sine)
-    )
-    return latitude, math.atan2(y, x), height
+    sine, cosine, height = geodetic_normal(x, y, z)
+    return math.atan2(sine, cosine), math.atan2(y, x), height
 
 
 @njit

@@ -50,25 +50,47 @@ def _best_trial(
     baseline: NDArray[np.float64],
     power: NDArray[np.float64],
 ) -> float:
-    trials = power.size // 2
-    span = np.max(baseline) - np.min(baseline)
-    if span <= 0.0 or trials == 0:
+    size, trials = baseline.size, power.size // 2
+    low = high = baseline[0]
+    for k in range(size):
+        low, high = min(low, baseline[k]), max(high, baseline[k])
+    if high <= low or trials == 0:
         return 0.0
-    step = 0.25 * math.pi / span
-    step_cosine = np.cos(step * baseline)
-    step_sine = np.sin(step * baseline)
-    cosine = np.ones(baseline.size)
-    sine = np.zeros(baseline.size)
+    step = 0.25 * math.pi / (high - low)
+    cosine, sine = np.ones(size), np.zeros(size)
+    step_cosine, step_sine = np.empty(size), np.empty(size)
+    for k in range(size):
+        step_cosine[k], step_sine[k] = math.cos(step * baseline[k]), math.sin(step * baseline[k])
     for q in range(trials + 1):
-        rr, ii, ri, ir = _products(real, imaginary, cosine, sine, baseline.size)
+        rr, ii, ri, ir = _products(real, imaginary, cosine, sine, size)
         # cosine + j sine = exp(+j q step B); removing the trial +q takes its conjugate.
         power[trials + q] = (rr + ii) ** 2 + (ir - ri) ** 2
         power[trials - q] = (rr - ii) ** 2 + (ir + ri) ** 2
-        for k in range(np.uint64(baseline.size)):
+        for k in range(np.uint64(size)):
             turned = cosine[k] * step_cosine[k] - sine[k] * step_sine[k]
             sine[k] = cosine[k] * step_sine[k] + sine[k] * step_cosine[k]
             cosine[k] = turned
-    return step * (np.argmax(power) - trials)  # argmax: the first maximum, as the text wants
+    best = 0
+    for trial in range(power.size):
+        if power[trial] > power[best]:  # the first maximum, as the text wants
+            best = trial
+    return step * (best - trials)
+
+
+@njit
+def _turn(
+    real: NDArray[np.float64],
+    imaginary: NDArray[np.float64],
+    baseline: NDArray[np.float64],
+    slope: float,
+    turned: NDArray[np.complex128],
+) -> complex:
+    total = 0.0j
+    for k in range(baseline.size):
+        angle = -slope * baseline[k]
+        turned[k] = complex(real[k], imaginary[k]) * complex(math.cos(angle), math.sin(angle))
+        total += turned[k]
+    return total
 
 
 @njit
@@ -78,19 +100,18 @@ def _refine(
     baseline: NDArray[np.float64],
     start: float,
 ) -> tuple[float, float, float]:
-    value = real + 1j * imaginary
-    turned = value * np.exp(-1j * start * baseline)
-    centre = np.conj(np.sum(turned))
-    numerator = denominator = 0.0
+    turned = np.empty(baseline.size, np.complex128)
+    centre = np.conj(_turn(real, imaginary, baseline, start, turned))
+    numerator = denominator = length = 0.0
     for k in range(baseline.size):
-        weight = (real[k] ** 2 + imaginary[k] ** 2) * baseline[k]
+        square = real[k] ** 2 + imaginary[k] ** 2
         angle = turned[k] * centre
-        numerator += weight * math.atan2(angle.imag, angle.real)
-        denominator += weight * baseline[k]
+        numerator += square * baseline[k] * math.atan2(angle.imag, angle.real)
+        denominator += square * baseline[k] ** 2
+        length += math.sqrt(square)
     slope = start + (numerator / denominator if denominator > 0.0 else 0.0)
-    total = np.sum(value * np.exp(-1j * slope * baseline))
-    gamma = min(abs(total) / np.sum(np.abs(value)), 1.0)
-    return slope, math.atan2(total.imag, total.real), gamma
+    total = _turn(real, imaginary, baseline, slope, turned)
+    return slope, math.atan2(total.imag, total.real), min(abs(total) / length, 1.0)
 
 
 @njit

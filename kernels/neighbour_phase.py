@@ -242,8 +242,9 @@ def _exclude(
     weight = np.empty(start[size], np.float64)
     for p in range(size):
         count = _list_excluded(p, position, radius, place, taps, found)
-        index[start[p] : start[p] + count] = found[0][:count]
-        weight[start[p] : start[p] + count] = found[1][:count]
+        for at in range(count):
+            index[start[p] + at] = found[0][at]
+            weight[start[p] + at] = found[1][at]
     return start, index, weight
 
 

@@ -83,7 +83,8 @@ class PhaseNoise(NamedTuple):
         Temporal coherence 0..1; 0 where a candidate cannot be judged (missing date, no neighbour).
     look_angle_error : float32 (n,)
         K in rad per metre of perpendicular baseline, NaN where not judged. A DEM error h gives
-        K = -4 pi h / (lambda R sin(incidence)).
+        K = -4 pi h / (lambda R sin(incidence)), but relative to the neighbourhood: the part that
+        neighbours have in common may stay in the neighbour phase. Heights: ``fit_velocity``.
     offset : float32 (n,)
         C in rad: phase noise of the reference date, NaN where not judged.
     residual : complex64 (n, m)
@@ -235,6 +236,13 @@ def estimate_phase_noise(
     PhaseNoise
         For the tile and its halo; exact for candidates further than ``phase_noise_halo_m`` from
         the edge of what was passed in.
+
+    Notes
+    -----
+    In the first round gamma of pure noise is distributed exactly as for random phases. Later
+    rounds weigh neighbours by how well they fit, which in areas without any stable scatterer makes
+    noise fit itself a little: with 300 (60) candidates per km2 the share above the 1 percent point
+    of random phases becomes 1.2 (2.2) percent. Among stable scatterers no such excess was found.
 
     Raises
     ------

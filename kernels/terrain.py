@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bperp.kernels._jit import njit
+from bperp.kernels.ellipsoid import geodetic_from_point
 from bperp.kernels.orbit import FAST, OrbitPolynomial
 from bperp.kernels.zero_doppler import (
     radius_below,
@@ -99,12 +100,13 @@ def _arc_polynomials(
                 angle = sphere_angle(axes, range_m, radius + target)
             else:
                 angle += (target - height) / climb
-            angle, climb, found = solve_angle(axes, range_m, target, angle, 3 if k else 6)
+            angle, climb, (x, y, z), _ = solve_angle(axes, range_m, target, angle, 3 if k else 6)
             height = target
+            latitude, longitude, _ = geodetic_from_point(x, y, z)
             if j == 0 and k == 0:
-                latitude0, longitude0 = found[0], found[1]
-            turn = found[1] - longitude0
-            table[0, k, j] = found[0] - latitude0
+                latitude0, longitude0 = latitude, longitude
+            turn = longitude - longitude0
+            table[0, k, j] = latitude - latitude0
             table[1, k, j] = turn - 2.0 * math.pi * math.floor(turn / (2.0 * math.pi) + 0.5)
     return latitude0, longitude0
 
@@ -127,20 +129,28 @@ def _collapse_range(
 
 @njit(fastmath=FAST)
 def _expand_chunk(
-    powers: NDArray[np.float64], height: NDArray[np.float64], out: NDArray[np.float64]
+    powers: NDArray[np.float64],
+    height: NDArray[np.float64],
+    origin: float,
+    scale: float,
+    out: NDArray[np.float64],
 ) -> None:
-    """Expand all arcs about their start heights: ``out`` gets value, slope, half the curvature."""
+    """Expand all arcs about their start heights, in index units of the grid.
+
+    ``out`` gets value, slope and half the curvature.
+    """
     value, slope, bend = out[0], out[1], out[2]
     p0, p1, p2, p3 = powers[0], powers[1], powers[2], powers[3]
     p4, p5, p6, p7 = powers[4], powers[5], powers[6], powers[7]
     for i in range(np.uint64(height.size)):
         w = (height[i] - _MIDDLE_M) * _PER_METRE
         c1, c2, c3, c4, c5, c6, c7 = p1[i], p2[i], p3[i], p4[i], p5[i], p6[i], p7[i]
-        value[i] = ((((((c7 * w + c6) * w + c5) * w + c4) * w + c3) * w + c2) * w + c1) * w + p0[i]
+        angle = ((((((c7 * w + c6) * w + c5) * w + c4) * w + c3) * w + c2) * w + c1) * w + p0[i]
+        value[i] = (angle - origin) * scale
         rate = ((7.0 * c7 * w + 6.0 * c6) * w + 5.0 * c5) * w + 4.0 * c4
-        slope[i] = (((rate * w + 3.0 * c3) * w + 2.0 * c2) * w + c1) * _PER_METRE
+        slope[i] = (((rate * w + 3.0 * c3) * w + 2.0 * c2) * w + c1) * (scale * _PER_METRE)
         rate = ((21.0 * c7 * w + 15.0 * c6) * w + 10.0 * c5) * w + 6.0 * c4
-        bend[i] = ((rate * w + 3.0 * c3) * w + c2) * (_PER_METRE * _PER_METRE)
+        bend[i] = ((rate * w + 3.0 * c3) * w + c2) * (scale * _PER_METRE * _PER_METRE)
 
 
 @njit(fastmath=FAST)
@@ -185,23 +195,25 @@ def _cubic_height(values: NDArray[np.float32], row: float, column: float) -> flo
     return total
 
 
-@njit
-def _height_at(heights: _Heights, row: float, column: float) -> tuple[float, float, float]:
-    """Return height and its bilinear gradient (per row, per column), clamped to the grid."""
-    values = heights.values
-    row = min(max(row, 0.0), values.shape[0] - 1.0)
-    column = min(max(column, 0.0), values.shape[1] - 1.0)
-    top = np.uint64(min(row, values.shape[0] - 2.0))
-    left = np.uint64(min(column, values.shape[1] - 2.0))
+@njit(fastmath=FAST, forceinline=True)
+def _height_at(
+    values: NDArray[np.float32], row: float, column: float
+) -> tuple[float, float, float]:
+    """Return the bilinear height and its gradient (per row, per column), clamped to the grid."""
+    last_row, last_column = values.shape[0] - 2, values.shape[1] - 2
+    row = max(0.0, min(row, last_row + 1.0))
+    column = max(0.0, min(column, last_column + 1.0))
+    top, left = min(np.int64(row), last_row), min(np.int64(column), last_column)
     down, across = row - top, column - left
-    one = np.uint64(1)
-    a, b = float(values[top, left]), float(values[top, left + one])
-    c, d = float(values[top + one, left]), float(values[top + one, left + one])
-    upper, lower = a + across * (b - a), c + across * (d - c)
-    value = upper + down * (lower - upper)
-    if heights.cubic:
-        value = _cubic_height(values, row, column)
-    return value, lower - upper, (b - a) + down * ((d - c) - (b - a))
+    r, c = np.uint64(top), np.uint64(left)
+    under, beside = np.uint64(top + 1), np.uint64(left + 1)
+    upper_left, upper_right = np.float64(values[r, c]), np.float64(values[r, beside])
+    lower_left, lower_right = np.float64(values[under, c]), np.float64(values[under, beside])
+    upper = upper_left + across * (upper_right - upper_left)
+    lower = lower_left + across * (lower_right - lower_left)
+    per_column = upper_right - upper_left
+    per_column += down * (lower_right - lower_left - per_column)
+    return upper + down * (lower - upper), lower - upper, per_column
 
 
 @njit(fastmath=FAST)
@@ -221,7 +233,9 @@ def _misfit(
         north, east = north * w + latitudes[k, i], east * w + longitudes[k, i]
     row = (north - heights.latitude_rad) * heights.rows_per_rad
     column = (east - heights.longitude_rad) * heights.columns_per_rad
-    value, per_row, per_column = _height_at(heights, row, column)
+    value, per_row, per_column = _height_at(heights.values, row, column)
+    if heights.cubic:
+        value = _cubic_height(heights.values, row, column)
     slope = per_row * northward * heights.rows_per_rad
     slope += per_column * eastward * heights.columns_per_rad
     return value - height, slope * _PER_METRE - 1.0
@@ -258,25 +272,27 @@ def _solve_fully(
 
 @njit(fastmath=FAST)
 def _quick_step(
-    heights: _Heights,
+    values: NDArray[np.float32],
+    cubic: bool,
     north: NDArray[np.float64],
     east: NDArray[np.float64],
-    start: NDArray[np.float64],
-    rise: NDArray[np.float64],
-    step: NDArray[np.float64],
+    solution: NDArray[np.float64],
 ) -> None:
-    """Make one Newton step for a whole chunk, with parabolic arcs about the start heights."""
+    """Make one Newton step for a whole chunk, with parabolic arcs about the start heights.
+
+    ``solution`` (3, chunk) holds the start height, the rise above it and the last step.
+    """
+    row0, row1, row2 = north[0], north[1], north[2]
+    column0, column1, column2 = east[0], east[1], east[2]
+    start, rise, step = solution[0], solution[1], solution[2]
     for i in range(np.uint64(start.size)):
         d = rise[i]
-        row = north[0, i] + d * (north[1, i] + d * north[2, i])
-        column = east[0, i] + d * (east[1, i] + d * east[2, i])
-        value, per_row, per_column = _height_at(
-            heights,
-            (row - heights.latitude_rad) * heights.rows_per_rad,
-            (column - heights.longitude_rad) * heights.columns_per_rad,
-        )
-        slope = per_row * (north[1, i] + 2.0 * d * north[2, i]) * heights.rows_per_rad
-        slope += per_column * (east[1, i] + 2.0 * d * east[2, i]) * heights.columns_per_rad
+        row = row0[i] + d * (row1[i] + d * row2[i])
+        column = column0[i] + d * (column1[i] + d * column2[i])
+        value, per_row, per_column = _height_at(values, row, column)
+        if cubic:
+            value = _cubic_height(values, row, column)
+        slope = per_row * row1[i] + per_column * column1[i]
         step[i] = (value - start[i] - d) / max(1.0 - slope, 0.25)
         rise[i] = d + step[i]
 
@@ -305,19 +321,18 @@ def _anchor_heights(
 def _solve_chunk(
     heights: _Heights,
     arcs: tuple[NDArray[np.float64], NDArray[np.float64]],
-    start: NDArray[np.float64],
-    scratch: NDArray[np.float64],
+    scratch: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
     height_m: NDArray[np.float32],
 ) -> None:
-    """Find the heights of a chunk of one line from their starts."""
-    north, east = scratch[:3, : start.size], scratch[3:6, : start.size]
-    rise, step = scratch[6, : start.size], scratch[7, : start.size]
-    _expand_chunk(arcs[0], start, north)
-    _expand_chunk(arcs[1], start, east)
+    """Find the heights of a chunk of one line, starting from ``scratch[2][0]``."""
+    north, east, solution = scratch
+    start, rise, step = solution[0], solution[1], solution[2]
+    _expand_chunk(arcs[0], start, heights.latitude_rad, heights.rows_per_rad, north)
+    _expand_chunk(arcs[1], start, heights.longitude_rad, heights.columns_per_rad, east)
     rise[:] = 0.0
     for _ in range(_QUICK_STEPS):
-        _quick_step(heights, north, east, start, rise, step)
-    for i in range(start.size):
+        _quick_step(heights.values, heights.cubic, north, east, solution)
+    for i in range(height_m.size):
         if abs(step[i]) < _CONVERGED_M and abs(rise[i]) < _NEAR_M:
             height_m[i] = start[i] + rise[i]
         else:
@@ -379,22 +394,20 @@ def _solve_stretch(
     first = math.floor(away_m[0] / _ANCHOR_M)
     count = int(math.floor(away_m[-1] / _ANCHOR_M) - first) + 2
     anchors = _anchor_heights(heights, powers, first * _ANCHOR_M, count)
-    latitudes = np.empty((_HEIGHT_NODES, _CHUNK))
-    longitudes = np.empty((_HEIGHT_NODES, _CHUNK))
-    scratch = np.empty((8, _CHUNK))
-    start = np.empty(_CHUNK)
+    # Buffers keep their full width, so that every row is contiguous; the tail repeats old values.
+    north, east = np.empty((_HEIGHT_NODES, _CHUNK)), np.empty((_HEIGHT_NODES, _CHUNK))
+    scratch = (np.empty((3, _CHUNK)), np.empty((3, _CHUNK)), np.zeros((3, _CHUNK)))
+    place = np.zeros(_CHUNK)
     for low in range(0, away_m.size, _CHUNK):
         high = min(low + _CHUNK, away_m.size)
-        size = high - low
-        place = away_m[low:high] * (2.0 / _STRETCH_M) - 1.0
-        north, east = latitudes[:, :size], longitudes[:, :size]
-        _collapse_range(powers[0], place, north)
-        _collapse_range(powers[1], place, east)
-        for i in range(size):
+        for i in range(high - low):
+            place[i] = away_m[low + i] * (2.0 / _STRETCH_M) - 1.0
             position = away_m[low + i] / _ANCHOR_M - first
             k = int(position)
-            start[i] = anchors[k] + (position - k) * (anchors[k + 1] - anchors[k])
-        _solve_chunk(heights, (north, east), start[:size], scratch, height_m[low:high])
+            scratch[2][0, i] = anchors[k] + (position - k) * (anchors[k + 1] - anchors[k])
+        _collapse_range(powers[0], place, north)
+        _collapse_range(powers[1], place, east)
+        _solve_chunk(heights, (north, east), scratch, height_m[low:high])
         # Position and rounded height stay on the arc, exactly as later steps will combine them.
         _place_chunk(north, height_m[low:high], latitude_rad[low:high])
         _place_chunk(east, height_m[low:high], longitude_rad[low:high])

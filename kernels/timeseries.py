@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bperp.kernels._jit import njit
-from bperp.kernels.arcs import MINIMUM_BASELINE_STD_M, MotionDesign
+from bperp.kernels.arcs import MINIMUM_BASELINE_STD_M, MINIMUM_TIME_PHASE, MotionDesign
 from bperp.kernels.reference_area import reference_phase, select_reference
 
 __all__ = [
@@ -122,7 +122,8 @@ def _decide_kernel(
                 sbb += baseline * baseline
         flag = DATES_MISSING if count < phase.shape[1] else 0
         varied = stt - st * st / count if count > 1 else 0.0
-        has_time = varied > 1e-12 * stt
+        time_phase = 4.0 * math.pi / design.wavelength_m * math.sqrt(max(varied, 0.0))
+        has_time = time_phase > MINIMUM_TIME_PHASE
         flag += 0 if has_time else NO_VELOCITY
         spread = sbb - sb * sb / count if count > 1 else 0.0
         if has_time:
@@ -131,6 +132,15 @@ def _decide_kernel(
         has_height = has_height and spread > count * MINIMUM_BASELINE_STD_M**2
         flag += 0 if has_height and wants_dem_error else NO_DEM_ERROR
         flags[p] = flag
+
+
+@njit(fastmath={"contract", "reassoc"})
+def _dot(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+    # Not numpy's: a BLAS may sum in another order elsewhere in memory.
+    total = 0.0
+    for k in range(np.uint64(left.size)):
+        total += left[k] * right[k]
+    return total
 
 
 @njit
@@ -145,17 +155,17 @@ def _orthogonalise(
     for i in range(used.size):
         column = columns[used[i]]
         for j in range(i):
-            triangle[j, i] = np.dot(columns[used[j]], column)
+            triangle[j, i] = _dot(columns[used[j]], column)
             column -= triangle[j, i] * columns[used[j]]
-        triangle[i, i] = math.sqrt(np.dot(column, column))
-        column /= triangle[i, i]
-        estimate[i] = np.dot(column, values)
+        triangle[i, i] = math.sqrt(_dot(column, column))
+        column *= 1.0 / triangle[i, i]
+        estimate[i] = _dot(column, values)
         values -= estimate[i] * column
     for i in range(used.size - 1, -1, -1):
         for j in range(i + 1, used.size):
             estimate[i] -= triangle[i, j] * estimate[j]
         estimate[i] /= triangle[i, i]
-    return float(np.dot(values, values))
+    return _dot(values, values)
 
 
 @njit
@@ -212,7 +222,7 @@ def _fit_kernel(
         else:
             for i in range(used.size):
                 for j in range(used.size):
-                    covariance[p, used[i], used[j]] = variance * np.dot(inverse[i], inverse[j])
+                    covariance[p, used[i], used[j]] = variance * _dot(inverse[i], inverse[j])
 
 
 @njit
@@ -241,6 +251,16 @@ def _residual_kernel(
         out[1][p] = min(abs(total) / count, 1.0) if count else np.nan
 
 
+@njit
+def _whiten(values: NDArray[np.float64], lower_inverse: NDArray[np.float64]) -> None:
+    scratch = np.empty(values.shape[1])
+    for p in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            scratch[k] = values[p, k]
+        for k in range(values.shape[1]):
+            values[p, k] = _dot(lower_inverse[k, : k + 1], scratch[: k + 1])
+
+
 def _fit_with_covariance(
     phase: NDArray[np.float64],
     weight: NDArray[np.float64],
@@ -256,16 +276,16 @@ def _fit_with_covariance(
         when = np.flatnonzero(patterns[index])
         who = np.flatnonzero(pattern.reshape(-1) == index)
         part = (out[0][who], out[1][who], out[2][who])
-        lower = np.linalg.cholesky(full[np.ix_(when, when)])
-        whiten = np.linalg.inv(lower).T
-        _fit_kernel(
-            phase[np.ix_(who, when)] @ whiten,
-            np.ones((who.size, when.size)),
-            np.ascontiguousarray(shared[:, when] @ whiten),
-            height_phase[np.ix_(who, when)] @ whiten,
-            options.scale_by_residual,
-            part,
+        inverse = np.ascontiguousarray(np.linalg.inv(np.linalg.cholesky(full[np.ix_(when, when)])))
+        white = (
+            phase[np.ix_(who, when)],
+            np.ascontiguousarray(shared[:, when]),
+            height_phase[np.ix_(who, when)],
         )
+        for values in white:
+            _whiten(values, inverse)
+        weights = np.ones((who.size, when.size))
+        _fit_kernel(white[0], weights, white[1], white[2], options.scale_by_residual, part)
         out[0][who], out[1][who], out[2][who] = part
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bperp.kernels._jit import njit
-from bperp.kernels.ellipsoid import geodetic_from_point
+from bperp.kernels.ellipsoid import geodetic_from_point, geodetic_normal
 from bperp.kernels.orbit import FAST, OrbitPolynomial, Vector, axis_state, orbit_state
 
 __all__ = ["RadarGrid", "geo2rdr", "rdr2geo_at_height"]
@@ -204,30 +204,27 @@ def radius_below(axes: NDArray[np.float64]) -> float:
 @njit
 def solve_angle(
     axes: NDArray[np.float64], range_m: float, height_m: float, angle: float, steps: int
-) -> tuple[float, float, Vector]:
+) -> tuple[float, float, Vector, float]:
     """Find the look angle at which the range arc has a given height.
 
     The arc ``x(angle) = p + R (cos(angle) down + sin(angle) side)`` satisfies range and Doppler
     exactly; Newton's iteration in the one remaining unknown finds the height. Returns the angle,
-    the climb in m per rad, and ``(latitude_rad, longitude_rad, error of height in m)`` before the
-    last step.
+    the climb in m per rad, and the point and its error of height (m) before the last step.
     """
-    latitude = longitude = error = climb = math.nan
+    x = y = z = error = climb = math.nan
     for _ in range(steps):
         cosine, sine = math.cos(angle) * range_m, math.sin(angle) * range_m
         x = axes[0, 0] + cosine * axes[1, 0] + sine * axes[2, 0]
         y = axes[0, 1] + cosine * axes[1, 1] + sine * axes[2, 1]
         z = axes[0, 2] + cosine * axes[1, 2] + sine * axes[2, 2]
-        latitude, longitude, height = geodetic_from_point(x, y, z)
         tx = cosine * axes[2, 0] - sine * axes[1, 0]
         ty = cosine * axes[2, 1] - sine * axes[1, 1]
         tz = cosine * axes[2, 2] - sine * axes[1, 2]
-        level = math.cos(latitude)
-        climb = level * math.cos(longitude) * tx + level * math.sin(longitude) * ty
-        climb += math.sin(latitude) * tz
+        up, level, height = geodetic_normal(x, y, z)
+        climb = level * (x * tx + y * ty) / math.sqrt(x * x + y * y) + up * tz
         error = height_m - height
         angle += error / climb
-    return angle, climb, (latitude, longitude, error)
+    return angle, climb, (x, y, z), error
 
 
 @njit
@@ -242,10 +239,11 @@ def _points_at_height(
     for i in range(time_s.size):
         axes = zero_doppler_axes(orbit, time_s[i], side)
         angle = sphere_angle(axes, range_m[i], radius_below(axes) + height_m[i])
-        _, _, solution = solve_angle(axes, range_m[i], height_m[i], angle, 7)
-        found = abs(solution[2]) < 1e-6
-        points[0, i] = solution[0] if found else math.nan
-        points[1, i] = solution[1] if found else math.nan
+        _, _, (x, y, z), error = solve_angle(axes, range_m[i], height_m[i], angle, 7)
+        latitude, longitude, _ = geodetic_from_point(x, y, z)
+        found = abs(error) < 1e-6
+        points[0, i] = latitude if found else math.nan
+        points[1, i] = longitude if found else math.nan
     return points
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from bperp.kernels.carrier import total_doppler_hz
 from bperp.kernels.chebyshev import OffsetPolynomial, fit_burst_offsets
+from numpy.typing import NDArray
+
 from bperp.kernels.spectral_diversity import (
     AzimuthShift,
     combine_shifts,
@@ -97,7 +97,11 @@ def _task(stack: Stack, date: str, options: dict[str, Any], heights: list[float]
         name
         for burst in bursts
         for name in dict.fromkeys(
-            (f"geometry/{burst}", f"ingest/{burst}/{stack.reference_date}", f"ingest/{burst}/{date}")
+            (
+                f"geometry/{burst}",
+                f"ingest/{burst}/{stack.reference_date}",
+                f"ingest/{burst}/{date}",
+            )
         )
     )
     largest = max((_pixels(item) for item in overlaps), default=0)
@@ -126,7 +130,9 @@ def _pixels(overlap: Mapping[str, Any]) -> int:
 def _template(stack: Stack, burst_id: str) -> Template:
     count = len(stack.dates)
 
-    def array(name: str, tail: tuple[int, ...], dims: tuple[str, ...], units: str, text: str) -> Any:
+    def array(
+        name: str, tail: tuple[int, ...], dims: tuple[str, ...], units: str, text: str
+    ) -> Any:
         return ArraySpec(
             name,
             ("date", *dims),
@@ -229,7 +235,9 @@ def _fit(record: Mapping[str, Any], height_range_m: tuple[float, float]) -> _Bur
         burst_grid(secondary),
         (height_range_m[0], height_range_m[1]),
     )
-    return _Burst(reference, secondary, (fit.azimuth, fit.range), (fit.azimuth_error, fit.range_error))
+    return _Burst(
+        reference, secondary, (fit.azimuth, fit.range), (fit.azimuth_error, fit.range_error)
+    )
 
 
 def _estimate(

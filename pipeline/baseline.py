@@ -35,7 +35,9 @@ def center_baseline_m(reference: BurstImage, secondary: BurstImage) -> float:
     """
     orbit = burst_orbit(reference)
     time = np.full(2, 0.5 * burst_duration_s(reference))
-    distance = np.full(2, reference.near_range_m + 0.5 * reference.samples * reference.range_spacing_m)
+    distance = np.full(
+        2, reference.near_range_m + 0.5 * reference.samples * reference.range_spacing_m
+    )
     height = np.array([-HEIGHT_STEP_M, HEIGHT_STEP_M])
     latitude, longitude = rdr2geo_at_height(orbit, time, distance, height)
     points = geodetic_to_ecef(latitude, longitude, height)

@@ -36,9 +36,7 @@ def product(burst_id: str) -> str:
     return f"bursts/{burst_id}/geometry"
 
 
-def burst_bounds(
-    image: BurstImage, heights_m: tuple[float, ...] = HEIGHT_LIMITS_M
-) -> Bounds:
+def burst_bounds(image: BurstImage, heights_m: tuple[float, ...] = HEIGHT_LIMITS_M) -> Bounds:
     """Return ``(south, west, north, east)`` in degrees of a burst between heights.
 
     The corners are solved on inflated ellipsoids; ``east`` exceeds 180 where the burst crosses the

@@ -92,7 +92,9 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
         )
     padded = np.zeros((1, lines, samples, 2), np.int16)
     padded[0, : image.lines, : image.samples] = numbers
-    yield from blocks_of(product(image.burst_id), "slc", (parameters["date_index"], 0, 0, 0), padded)
+    yield from blocks_of(
+        product(image.burst_id), "slc", (parameters["date_index"], 0, 0, 0), padded
+    )
     saturated = int(np.count_nonzero(np.abs(inside.astype(np.int32)) >= np.iinfo(np.int16).max))
     return {"zero_share": zero_share, "saturated": saturated, "image": parameters["image"]}
 

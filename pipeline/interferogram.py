@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bperp.kernels.interferogram import effective_looks, multilook_pairs
 from bperp.pipeline.burst import BurstImage
@@ -27,6 +28,8 @@ TILE = (128, 128)
 
 STRIP_BYTES = 256 << 20
 """Single-look samples of all dates that a task holds at a time."""
+
+COHERENCE_BINS = 50
 
 Pair = tuple[int, int]
 
@@ -178,10 +181,13 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
         yield Block(PRODUCT, "effective_looks", origin, effective[index : index + 1])
     for name in ("latitude", "longitude"):
         yield Block(PRODUCT, name, (top, left), _mean_geometry(reader, parameters, name))
-    return {
-        "coherence_sum": [float(np.nansum(image)) for image in coherence],
-        "pixels": [int(np.isfinite(image).sum()) for image in coherence],
-    }
+    return {"coherence_histogram": [_histogram(image) for image in coherence]}
+
+
+def _histogram(coherence: NDArray[np.float32]) -> list[int]:
+    """Count the valid coherences in bins of equal width over 0..1."""
+    counts = np.histogram(coherence[np.isfinite(coherence)], COHERENCE_BINS, (0.0, 1.0))[0]
+    return [int(count) for count in counts]
 
 
 def _strip_rows(samples_per_row: int) -> int:
@@ -190,7 +196,7 @@ def _strip_rows(samples_per_row: int) -> int:
 
 def _mean_geometry(
     reader: SceneReader, parameters: Mapping[str, Any], name: str
-) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+) -> NDArray[np.float64]:
     """Average a coordinate over each look window, row by row of windows."""
     top, bottom, left, right = parameters["window"]
     azimuth_looks, range_looks = parameters["looks"]

@@ -14,9 +14,7 @@ CRITICAL_BASELINE_M = 1070.0
 """Limits of the linear coherence model of StaMPS (Zebker and Villasenor 1992)."""
 
 
-def choose_reference(
-    images: Mapping[tuple[str, str], BurstImage], dates: Sequence[str]
-) -> str:
+def choose_reference(images: Mapping[tuple[str, str], BurstImage], dates: Sequence[str]) -> str:
     """Return the date with the largest sum of expected coherence to all others.
 
     Only dates with the largest number of bursts qualify. Expected coherence is
@@ -39,4 +37,7 @@ def choose_reference(
             for other in baselines
         )
 
-    return max((date for date in complete if date in baselines), key=lambda date: (score(date), [-ord(c) for c in date]))
+    return max(
+        (date for date in complete if date in baselines),
+        key=lambda date: (score(date), [-ord(c) for c in date]),
+    )

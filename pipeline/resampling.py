@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-
 from bperp.kernels.carrier import CarrierModel
 from bperp.kernels.chebyshev import OffsetPolynomial
-from bperp.kernels.resample import TapTables, resample_burst_tile, source_window
+from bperp.kernels.resample import TapTables
 from bperp.kernels.taps import design_taps
+from numpy.typing import NDArray
+
 from bperp.pipeline.burst import BurstImage
-from bperp.pipeline.ingest import product as slc_product
 from bperp.pipeline.radar import burst_carrier
 from bperp.pipeline.stage import Source
 
@@ -55,7 +54,14 @@ class Resampler:
             azimuth_window_coefficient=secondary.azimuth_window_coefficient,
         )
         return cls(
-            reference, secondary, *offsets, *shifts, burst_carrier(secondary), taps, date_index, shape
+            reference,
+            secondary,
+            *offsets,
+            *shifts,
+            burst_carrier(secondary),
+            taps,
+            date_index,
+            shape,
         )
 
     def window(

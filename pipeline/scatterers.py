@@ -22,10 +22,10 @@ from bperp.kernels.phase_noise import (
     estimate_phase_noise,
     phase_noise_halo_m,
 )
-from bperp.pipeline.amplitude import PRODUCT as AMPLITUDE
-from bperp.pipeline.amplitude import complete_dates
 from bperp.kernels.weeding import keep_local_best
 from bperp.pipeline.alignment import read_offsets
+from bperp.pipeline.amplitude import PRODUCT as AMPLITUDE
+from bperp.pipeline.amplitude import complete_dates
 from bperp.pipeline.baseline import height_slope
 from bperp.pipeline.burst import BurstImage
 from bperp.pipeline.layout import (
@@ -45,7 +45,6 @@ SLOT_STEP = 1024
 GAMMA_BINS = 100
 HALF_POWER = 0.1874
 """Sigma of a Gaussian over the wavelength at which its response is one half."""
-
 
 
 def _plan(context: Context) -> Plan:

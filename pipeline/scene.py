@@ -44,7 +44,7 @@ class SceneReader:
         return [piece.burst_id for piece in self._pieces(window)]
 
     def slc(self, window: Window, date_index: int) -> NDArray[np.complex64]:
-        """Return the flattened SLC of one date, ``(lines, samples)`` complex64, zero where invalid."""
+        """Return one date, ``(lines, samples)`` complex64, flattened, zero where invalid."""
         result = np.zeros(_shape(window), np.complex64)
         for piece in self._pieces(window):
             region = (slice(date_index, date_index + 1), *piece.origin, slice(0, 2))
@@ -62,12 +62,10 @@ class SceneReader:
         return result
 
     def geometry(self, window: Window, variable: str, fill: float = np.nan) -> NDArray[Any]:
-        """Return a geometry variable, ``(lines, samples)``, ``fill`` where no burst owns a pixel."""
+        """Return a geometry variable, ``(lines, samples)``, ``fill`` where nobody owns a pixel."""
         result: NDArray[Any] | None = None
         for piece in self._pieces(window):
-            values = self._source.read(
-                f"bursts/{piece.burst_id}/geometry", variable, piece.origin
-            )
+            values = self._source.read(f"bursts/{piece.burst_id}/geometry", variable, piece.origin)
             if result is None:
                 result = np.full(_shape(window), fill, values.dtype)
             result[piece.target] = values

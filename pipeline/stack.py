@@ -125,9 +125,7 @@ class Stack:
                 continue
             columns = (max(upper.valid[2], lower.valid[2]), min(upper.valid[3], lower.valid[3]))
             found.append(
-                Overlap(
-                    upper.burst_id, lower.burst_id, (lower.valid[0], upper.valid[1], *columns)
-                )
+                Overlap(upper.burst_id, lower.burst_id, (lower.valid[0], upper.valid[1], *columns))
             )
         return tuple(found)
 
@@ -167,8 +165,12 @@ def arrange_scene(references: Sequence[BurstImage], looks: tuple[int, int]) -> S
         placed.append(Placement(image.burst_id, image.swath, azimuth, column, valid, valid))
     placed = _cut_swaths(_cut_bursts(placed, looks[0]), looks[1])
     return Scene(
-        lines=max(place.azimuth + image.lines for place, image in zip(placed, ordered, strict=True)),
-        samples=max(place.range + image.samples for place, image in zip(placed, ordered, strict=True)),
+        lines=max(
+            place.azimuth + image.lines for place, image in zip(placed, ordered, strict=True)
+        ),
+        samples=max(
+            place.range + image.samples for place, image in zip(placed, ordered, strict=True)
+        ),
         looks=looks,
         placements=tuple(placed),
     )

@@ -109,9 +109,10 @@ class Source(Protocol):
     def elevation(
         self, south_deg: float, west_deg: float, north_deg: float, east_deg: float
     ) -> tuple[NDArray[np.float32], tuple[float, float, float, float]]:
-        """Return ellipsoidal heights ``(rows, columns)`` and ``(lat0, lon0, dlat, dlon)`` in degrees.
+        """Return ellipsoidal heights ``(rows, columns)`` and their ``(lat0, lon0, dlat, dlon)``.
 
-        ``lat0, lon0`` is the centre of sample ``[0, 0]``; ``dlat`` is negative for north-up grids.
+        Degrees; ``lat0, lon0`` is the centre of sample ``[0, 0]``; ``dlat`` is negative for
+        north-up grids.
         """
         ...
 

@@ -207,18 +207,15 @@ def _read(parameters: Mapping[str, Any], source: Source) -> _Table:
 
 def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     table = _read(parameters, source)
-    used = np.array([d != parameters["reference_index"] for d in parameters["dates"]])
     design = _design(parameters, table)
     network = _unwrap(parameters, table, design)
     main = network.component == 1
     area = _reference_area(parameters, table, main)
     phase = np.where(main[:, np.newaxis], network.phase, np.nan)
     phase = reference_phase(phase, area)
-    others = design._replace(
-        time_years=design.time_years[used],
-        perpendicular_baseline_m=design.perpendicular_baseline_m[:, used],
-    )
-    fit = fit_velocity(phase[:, used], others)
+    # The reference date takes part with its phase of zero: all dates share its noise, which the
+    # free intercept absorbs, so this is the fit to the absolute phases of all dates.
+    fit = fit_velocity(phase, design)
     displacement = _displacement(parameters, phase, design, fit.dem_error_m)
     in_area = np.zeros(len(main), np.uint8)
     in_area[area] = 1
@@ -262,9 +259,7 @@ def _design(parameters: Mapping[str, Any], table: _Table) -> MotionDesign:
     )
 
 
-def _unwrap(
-    parameters: Mapping[str, Any], table: _Table, design: MotionDesign
-) -> UnwrappedNetwork:
+def _unwrap(parameters: Mapping[str, Any], table: _Table, design: MotionDesign) -> UnwrappedNetwork:
     options = parameters["options"]
     pixel = np.column_stack((table.columns["line"], table.columns["sample"]))
     arcs = build_arcs(pixel * np.array(parameters["spacing_m"]), options["max_arc_length_m"])

@@ -269,22 +269,25 @@ class RemoteObjects:
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of an object, ``None`` when there is none."""
+        path = self._path(name)
         with storage_errors(name, remote=True):
             try:
-                return bytes(self.filesystem.cat_file(self._path(name)))
+                return bytes(self.filesystem.cat_file(path))
             except FileNotFoundError:
                 return None
 
     def write(self, name: str, data: bytes) -> None:
         """Create or replace an object in one step."""
+        path = self._path(name)
         with storage_errors(name, remote=True):
-            self.filesystem.pipe_file(self._path(name), data)
+            self.filesystem.pipe_file(path, data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Create an object unless it exists, by a conditional PUT."""
+        path = self._path(name)
         with storage_errors(name, remote=True):
             try:
-                self.filesystem.pipe_file(self._path(name), data, mode="create")
+                self.filesystem.pipe_file(path, data, mode="create")
             except OSError as error:
                 if isinstance(error, FileExistsError) or "PreconditionFailed" in repr(error):
                     return False
@@ -293,17 +296,19 @@ class RemoteObjects:
 
     def names(self, prefix: str) -> list[str]:
         """Return the sorted names of all objects below a folder."""
+        path = self._path(prefix)
         with storage_errors(prefix, remote=True):
             self.filesystem.invalidate_cache()
-            found = self.filesystem.find(self._path(prefix))
-        return sorted(str(path)[len(self.base) + 1 :] for path in found)
+            found = self.filesystem.find(path)
+        return sorted(str(item)[len(self.base) + 1 :] for item in found)
 
     def children(self, prefix: str) -> list[str]:
         """Return the sorted names of the folders directly below a folder."""
+        path = self._path(prefix)
         with storage_errors(prefix, remote=True):
             self.filesystem.invalidate_cache()
             try:
-                entries = self.filesystem.ls(self._path(prefix), detail=True)
+                entries = self.filesystem.ls(path, detail=True)
             except FileNotFoundError:
                 return []
         folders = [entry["name"] for entry in entries if entry["type"] == "directory"]
@@ -311,13 +316,15 @@ class RemoteObjects:
 
     def remove(self, name: str) -> None:
         """Remove an object; a missing one is fine."""
+        path = self._path(name)
         with storage_errors(name, remote=True), contextlib.suppress(FileNotFoundError):
-            self.filesystem.rm_file(self._path(name))
+            self.filesystem.rm_file(path)
 
     def remove_tree(self, prefix: str) -> None:
         """Remove a folder and everything in it; a missing one is fine."""
+        path = self._path(prefix)
         with storage_errors(prefix, remote=True), contextlib.suppress(FileNotFoundError):
-            self.filesystem.rm(self._path(prefix), recursive=True)
+            self.filesystem.rm(path, recursive=True)
 
     def _path(self, name: str) -> str:
         if name.startswith("/") or ".." in name.split("/"):

@@ -128,8 +128,17 @@ def ground_coordinates(
     geodetic = intersect_ellipsoid(orbit, time, distance, height, np.array(anchor[:2]))
     matrix = np.polynomial.polynomial.polyvander2d(v, u, [_ORDER - 1, _ORDER - 1])
     solved = np.linalg.lstsq(matrix, geodetic.T, rcond=None)[0].T.reshape(2, _ORDER, _ORDER)
-    latitude, longitude = np.ascontiguousarray(solved[0]), np.ascontiguousarray(solved[1])
-    return Ground(*corner, *spacing, anchor[2], *shape, latitude, longitude)  # type: ignore[misc]
+    return Ground(
+        corner[0],
+        spacing[0],
+        corner[1],
+        spacing[1],
+        anchor[2],
+        shape[0],
+        shape[1],
+        np.ascontiguousarray(solved[0]),
+        np.ascontiguousarray(solved[1]),
+    )
 
 
 @njit(inline="always")

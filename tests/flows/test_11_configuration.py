@@ -146,9 +146,7 @@ options = st.fixed_dictionaries(
         "timeseries": st.fixed_dictionaries(
             {
                 "reference": st.just("auto")
-                | st.fixed_dictionaries(
-                    {"lon": st.floats(-180, 180), "lat": st.floats(-90, 90)}
-                )
+                | st.fixed_dictionaries({"lon": st.floats(-180, 180), "lat": st.floats(-90, 90)})
             }
         ),
     }
@@ -181,14 +179,19 @@ def test_a_damaged_file_gives_a_typed_error_or_a_configuration(
         elif kind == "flip":
             content[position] ^= 1 << data.draw(st.integers(0, 7))
         else:
-            content[position:position] = data.draw(st.sampled_from([b"\t", b"[", b"&a ", b"'", b":"]))
+            content[position:position] = data.draw(
+                st.sampled_from([b"\t", b"[", b"&a ", b"'", b":"])
+            )
     path = tmp_path / "damaged.yaml"
     path.write_bytes(bytes(content))
     try:
-        assert isinstance(load_config(path), StackConfig)
+        result: object = load_config(path)
     except BperpError as error:
-        assert error.exit_code in (2, 3, 6)
-        assert "\n" not in str(error)
+        result = error
+    # Anything else, such as a ValueError of the parser, has ended the test already.
+    assert isinstance(result, StackConfig | ConfigurationError | StackError | SecurityError)
+    if isinstance(result, BperpError):
+        assert "\n" not in str(result)
 
 
 def test_write_refuses_to_overwrite(tmp_path: Path) -> None:
@@ -235,7 +238,7 @@ def test_write_refuses_to_overwrite(tmp_path: Path) -> None:
         ("reference_date: 2020-02-30", "C102", "no such day"),
         ("reference_date: 020200101", "C102", "not a date"),
         ("dates: {first: 2021-01-01, last: 2020-01-01}", "C102", "later"),
-        ("dates: {include: [20200101], exclude: [2020-01-01]}", "C102", "both included and excluded"),
+        ("dates: {include: [20200101], exclude: [2020-01-01]}", "C102", "both included"),
         ("dates: {exclude: [2020-01-01]}\nreference_date: 20200101", "C102", "another reference"),
         ("dates: {include: [2020-01-01]}\nreference_date: 20200113", "C102", "dates.include"),
         # C103: coordinates
@@ -473,10 +476,10 @@ def test_a_changed_option_touches_only_the_steps_that_depend_on_it(name: str) ->
     touched = [
         step for step in STEPS if before.step_options_json(step) != after.step_options_json(step)
     ]
-    assert tuple(touched) == AFFECTED.get(name.split(".")[0], ())
-    assert [key.split(".reference")[0] for key in differences(before, after)] == [
-        name.split(".reference")[0]
-    ] or name == "timeseries.reference"
+    section = name.split(".", maxsplit=1)[0]
+    assert tuple(touched) == AFFECTED.get(section, ())
+    found = list(differences(before, after))
+    assert found == [name] or all(key.startswith(name) for key in found)
 
 
 def test_step_options_are_json_of_known_steps() -> None:

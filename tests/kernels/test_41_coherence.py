@@ -14,7 +14,7 @@ from bperp.kernels.interferogram import (
 
 def speckle(shape, seed):
     rng = np.random.default_rng(seed)
-    return ((rng.standard_normal(shape) + 1j * rng.standard_normal(shape))).astype(np.complex64)
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
 
 
 def box_sum(values, window):

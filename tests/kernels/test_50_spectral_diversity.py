@@ -51,9 +51,11 @@ def noisy_overlap(rng, coherence, shift_lines, shape=(100, 3000), difference=DIF
     for doppler in (0.5 * difference_hz, -0.5 * difference_hz):
         reference = complex_noise(rng, shape).astype(np.complex64)
         noise = complex_noise(rng, shape).astype(np.complex64)
-        secondary = np.float32(coherence) * reference + np.float32(np.sqrt(1 - coherence**2)) * noise
+        secondary = (
+            np.float32(coherence) * reference + np.float32(np.sqrt(1 - coherence**2)) * noise
+        )
         turns = -np.float32(INTERVAL_S * shift_lines) * doppler
-        images += [reference, (secondary * np.exp(np.complex64(2j * np.pi) * turns))]
+        images += [reference, secondary * np.exp(np.complex64(2j * np.pi) * turns)]
     return [image.astype(np.complex64) for image in images], difference_hz
 
 
@@ -105,17 +107,17 @@ def test_error_at_the_size_of_a_real_overlap(coherence, trials):
     assert np.mean([result.coherence for result in results]) == pytest.approx(coherence, abs=0.01)
 
 
-@pytest.mark.parametrize("coherence", [0.2, 0.5, 0.85])
+@pytest.mark.parametrize("coherence", [0.2, 0.85])
 def test_sigma_is_calibrated(coherence):
     rng = np.random.default_rng(3)
     scores = []
-    for _ in range(300):
+    for _ in range(150):
         shift = rng.uniform(-0.03, 0.03)
         images, difference_hz = noisy_overlap(rng, coherence, shift, shape=(50, 600))
         result = estimate_azimuth_shift(*images, difference_hz, INTERVAL_S)
         scores.append((result.shift_lines - shift) / result.sigma_lines)
-    assert abs(np.mean(scores)) < 4 / np.sqrt(300)
-    assert 0.88 < np.std(scores) < 1.12
+    assert abs(np.mean(scores)) < 4 / np.sqrt(150)
+    assert 0.83 < np.std(scores) < 1.17
 
 
 def test_sigma_is_calibrated_for_oversampled_speckle():
@@ -129,7 +131,7 @@ def test_sigma_is_calibrated_for_oversampled_speckle():
         return np.fft.ifft(spectrum, axis=0) * np.sqrt(1.5)
 
     phase = 2 * np.pi * DIFFERENCE_HZ * INTERVAL_S * 0.004
-    for _ in range(300):
+    for _ in range(150):
         images = []
         for turn in (0.5, -0.5):
             reference, noise = limited((80, 400)), limited((80, 400))
@@ -138,7 +140,7 @@ def test_sigma_is_calibrated_for_oversampled_speckle():
         difference_hz = np.full((80, 400), DIFFERENCE_HZ)
         result = estimate_azimuth_shift(*images, difference_hz, INTERVAL_S)
         scores.append((result.shift_lines - 0.004) / result.sigma_lines)
-    assert 0.86 < np.std(scores) < 1.14
+    assert 0.82 < np.std(scores) < 1.18
 
 
 def test_bright_incoherent_targets_do_not_outvote_the_ground():
@@ -242,7 +244,7 @@ def test_combined_sigma_is_calibrated():
 
 
 def test_overlaps_without_sigma_do_not_count():
-    assert combine_shifts(np.zeros(0), np.zeros(0)) [:2] == (0.0, np.inf)
+    assert combine_shifts(np.zeros(0), np.zeros(0))[:2] == (0.0, np.inf)
     result = combine_shifts(np.array([0.0, 3e-3, np.nan]), np.array([np.inf, 1e-4, 1e-4]))
     assert result[:2] == (pytest.approx(3e-3), pytest.approx(1e-4))
     assert np.isnan(result.chi2)

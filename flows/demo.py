@@ -1,0 +1,128 @@
+"""The demonstration: simulate a stack, process it, show the result next to the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bperp.flows.config import StackConfig, write_config
+from bperp.flows.progress import Progress
+from bperp.flows.root import Root
+from bperp.flows.run import run_stack
+from bperp.flows.simulation import simulate_stack
+from bperp.flows.simulation_options import PRESETS
+from bperp.flows.validation import compare_velocity, open_truth
+from bperp.pipeline.timeseries import PRODUCT as TIMESERIES
+from bperp.stores.errors import ConfigurationError
+
+
+def run_demo(
+    out: Path,
+    preset: str = "small",
+    seed: int = 1,
+    progress: Progress | None = None,
+    *,
+    engine: str = "local",
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Simulate, process and validate a stack.
+
+    Parameters
+    ----------
+    out : Path
+        Folder; ``input``, ``stack.yaml`` and ``root`` are made in it. A finished simulation and
+        finished steps are kept.
+    preset : {"tiny", "small", "psi"}
+        Size of the simulated stack.
+    seed : int
+        Seed of the simulation.
+    progress : Progress, optional
+        Display.
+    engine : {"local", "serial", "prefect"}
+        Where the tasks run.
+    workers : int, optional
+        Number of worker processes.
+
+    Returns
+    -------
+    dict
+        Paths ``map``, ``report``, ``stamps``, ``csv``, ``root``, ``truth`` and the comparison
+        with the truth.
+
+    Raises
+    ------
+    ConfigurationError
+        C102 unknown preset.
+    """
+    if preset not in PRESETS:
+        raise ConfigurationError(
+            "C102",
+            "unknown preset",
+            where="--preset",
+            expected=", ".join(PRESETS),
+            found=preset,
+            remedy="choose one of these",
+        )
+    started = time.perf_counter()
+    source = out / "input"
+    if not (source / "truth.zarr").exists():
+        simulate_stack(source, dataclasses.replace(PRESETS[preset], seed=seed), progress)
+    simulated = time.perf_counter()
+    config = _configuration(out, source, preset)
+    summary = run_stack(config, engine=engine, workers=workers, progress=progress)
+    figures, picture = _compare(out, source)
+    exports = {item["format"]: item["path"] for item in summary["exports"]}
+    return {
+        "map": str(picture),
+        "report": summary["report"],
+        "stamps": exports["stamps"],
+        "csv": exports["csv"],
+        "root": config.root,
+        "truth": str(source / "truth.zarr"),
+        "configuration": str(out / "stack.yaml"),
+        **figures,
+        "peak_worker_mb": round(summary["peak_rss_bytes"] / 1e6),
+        "simulation_s": round(simulated - started, 1),
+        "processing_s": round(time.perf_counter() - simulated, 1),
+    }
+
+
+def _configuration(out: Path, source: Path, preset: str) -> StackConfig:
+    """Write and return the configuration, as ``bperp init`` would."""
+    values = {
+        "name": f"demo-{preset}",
+        "root": str((out / "root").resolve()),
+        "slc": [str(source.resolve() / "safe" / "*")],
+        "orbits": {"folders": [str(source.resolve() / "orbits")]},
+        "dem": {"path": str(source.resolve() / "dem.tif"), "vertical_datum": "ellipsoid"},
+        "export": {"formats": ["stamps", "csv"]},
+    }
+    config = StackConfig.from_values(values)
+    write_config(config, out / "stack.yaml")
+    return config
+
+
+def _compare(out: Path, source: Path) -> tuple[dict[str, Any], Path]:
+    """Draw the velocity map next to the truth and return the figures."""
+    from bperp.flows.picture_maps import GriddedMap, picture_velocity_truth
+
+    root = Root.open(str(out / "root"))
+    truth = open_truth(source / "truth.zarr")
+
+    def read(name: str) -> Any:
+        return root.source.read(TIMESERIES, name, (slice(None),))
+
+    lon, lat, area = read("longitude"), read("latitude"), read("reference_mask") > 0
+    point = (float(lon[area].mean()), float(lat[area].mean()))
+    grid = GriddedMap(truth["longitude"].values, truth["latitude"].values,
+                      1000 * truth["velocity_los"].values)  # fmt: skip
+    zero = float(np.mean(grid.at(lon[area], lat[area])))
+    relative = dataclasses.replace(grid, values=grid.values - zero)
+    path = out / "velocity.png"
+    velocity = 1000 * read("velocity_los")
+    picture_velocity_truth(path, lon, lat, velocity, relative, reference_point=point)
+    return compare_velocity(root, truth).as_dict(), path
