@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -26,6 +27,8 @@ USABLE_SHARE = 0.9
 _IN_FLIGHT_PER_WORKER = 2
 _ATTEMPTS = 3
 _ALLOWED_DEATHS = 2
+_POLL_S = 0.02
+_CHECK_S = 5.0
 _SINGLE_THREADED = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -118,8 +121,8 @@ class DaskExecutor:
         Memory of one local worker; default an equal share of this machine's.
     address : str, optional
         Scheduler to be used instead of a local cluster, such as ``tcp://host:8786``.
-    connect_timeout_s : float, default 30
-        How long to wait for the scheduler.
+    patience_s : float, default 60
+        How long to wait for the scheduler to answer, and for workers when there are none.
     """
 
     def __init__(
@@ -127,10 +130,10 @@ class DaskExecutor:
         workers: int | None = None,
         memory_limit_bytes: int | None = None,
         address: str | None = None,
-        connect_timeout_s: float = 30.0,
+        patience_s: float = 60.0,
     ) -> None:
         self.address = address
-        self.connect_timeout_s = connect_timeout_s
+        self.patience_s = patience_s
         self._cluster: Any = None
         self._client: Any = None
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -163,15 +166,18 @@ class DaskExecutor:
             return
         client = self._connect()
         site_text, waiting = site.as_json(), iter(orders)
-        futures = {}
-        for order in _take(waiting, _IN_FLIGHT_PER_WORKER * self.workers):
-            futures[_submit(client, site_text, order)] = order
+        futures = {
+            _submit(client, site_text, order): order
+            for order in itertools.islice(waiting, _IN_FLIGHT_PER_WORKER * self.workers)
+        }
         finished = _distributed().as_completed(list(futures), loop=client.loop)
         try:
-            for future in finished:
+            while futures:
+                self._wait(finished)
+                future = next(finished)
                 order = futures.pop(future)
                 yield TaskResult(**self._answer(future, order))
-                for following in _take(waiting, 1):
+                for following in itertools.islice(waiting, 1):
                     submitted = _submit(client, site_text, following)
                     futures[submitted] = following
                     finished.add(submitted)
@@ -196,13 +202,41 @@ class DaskExecutor:
                 self._cluster = _start_cluster(self._workers, int(self.memory_limit_bytes or 0))
             target = self.address or self._cluster.scheduler_address
             try:
-                self._client = _distributed().Client(target, set_as_default=False, timeout=self.connect_timeout_s)
+                self._client = _distributed().Client(
+                    target, set_as_default=False, timeout=self.patience_s
+                )
             except OSError as error:
                 raise _scheduler_lost(target, error) from error
         return self._client
 
     def _known_workers(self) -> list[dict[str, Any]]:
-        return list(self._connect().scheduler_info(n_workers=-1)["workers"].values())
+        client = self._connect()
+        # Not client.scheduler_info: its cache is overwritten without the workers every two seconds.
+        try:
+            return list(client.sync(client.scheduler.identity, n_workers=-1)["workers"].values())
+        except OSError as error:
+            raise _scheduler_lost(self._name(), error) from error
+
+    def _wait(self, finished: Any) -> None:
+        """Wait for the next result, and see to it that there are workers to give one."""
+        checked = time.monotonic()
+        seen = checked
+        while not finished.has_ready():
+            time.sleep(_POLL_S)
+            now = time.monotonic()
+            if now - checked < _CHECK_S:
+                continue
+            checked = now
+            if self._known_workers():
+                seen = now
+            if self._cluster is not None and len(self._cluster.workers) < self._workers:
+                # A worker that dies while its nanny still waits for it is not started again.
+                self._cluster.scale(self._workers)
+            if now - seen > self.patience_s:
+                raise _scheduler_lost(self._name(), TimeoutError("there are no workers"))
+
+    def _name(self) -> str:
+        return self.address or "the local scheduler"
 
     def _answer(self, future: Any, order: TaskOrder) -> dict[str, Any]:
         try:
@@ -210,10 +244,10 @@ class DaskExecutor:
         except _distributed().KilledWorker as error:
             raise _worker_died(order, self.memory_limit_bytes) from error
         except OSError as error:
-            raise _scheduler_lost(self.address or "the local scheduler", error) from error
+            raise _scheduler_lost(self._name(), error) from error
         except Exception as error:
             if future.cancelled():
-                raise _scheduler_lost(self.address or "the local scheduler", error) from error
+                raise _scheduler_lost(self._name(), error) from error
             raise
         return answer
 
@@ -223,10 +257,6 @@ def _distributed() -> Any:
     import distributed
 
     return distributed
-
-
-def _take(orders: Iterator[TaskOrder], count: int) -> list[TaskOrder]:
-    return list(itertools.islice(orders, count))
 
 
 def _submit(client: Any, site_text: str, order: TaskOrder) -> Any:
@@ -264,7 +294,9 @@ def _start_cluster(workers: int, memory_limit: int) -> Any:
             processes=True,
             memory_limit=memory_limit,
             host="127.0.0.1",
-            dashboard_address=None,
+            # The scheduler serves HTTP even without a dashboard: any free port, this machine only.
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
         )
 
@@ -291,8 +323,8 @@ def _worker_died(order: TaskOrder, limit: int | None) -> StorageError:
 def _scheduler_lost(address: str, error: Exception) -> StorageError:
     return StorageError(
         "R813",
-        "the connection to the Dask scheduler failed",
+        "the Dask cluster does not answer",
         where=address,
         found=f"{type(error).__name__}: {error}"[:200],
-        remedy="check that the scheduler runs, then run again to resume",
+        remedy="check that scheduler and workers run, then run again to resume",
     )

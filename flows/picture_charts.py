@@ -49,7 +49,8 @@ def picture_alignment(
     shifts : array_like of shape (date, 2)
         Azimuth shift in lines and range shift in samples, after the geometric alignment.
     sigmas : array_like of shape (date, 2)
-        Standard deviations; not finite = not estimated (hollow marker).
+        Standard deviations; not finite = not estimated (hollow marker). The range panel is left
+        out when no date has a range estimate.
     perpendicular_baseline_m : array_like of shape (date,)
         Against the reference date, m.
     reference_date : datetime64 or ISO text, optional
@@ -60,16 +61,18 @@ def picture_alignment(
     days = as_days(dates)
     shift, sigma = np.asarray(shifts, dtype=float), np.asarray(sigmas, dtype=float)
     baseline = np.asarray(perpendicular_baseline_m, dtype=float)
-    with picture(path, (9.0, 7.2), title, note) as figure:
-        panels = figure.subplots(3, 1, sharex=True)
-        names = ("Azimuth shift (10⁻³ line)", "Range shift (10⁻³ sample)")
-        for axis, (axes, name) in enumerate(zip(panels, names, strict=False)):
+    names = ("Azimuth shift (10⁻³ line)", "Range shift (10⁻³ sample)")
+    # Where nothing was estimated on any date there is nothing to draw.
+    shown = [axis for axis in (0, 1) if axis == 0 or np.isfinite(sigma[:, axis]).any()]
+    with picture(path, (9.0, 2.4 * (len(shown) + 1)), title, note) as figure:
+        panels = figure.subplots(len(shown) + 1, 1, sharex=True)
+        for axes, axis in zip(panels, shown, strict=False):
             _draw_shift(axes, days, 1e3 * shift[:, axis], 1e3 * sigma[:, axis], LINES[axis])
-            axes.set_title(name)
-        panels[2].axhline(0.0, color=PALE, linewidth=0.7)
-        panels[2].vlines(days, 0.0, baseline, color=LINES[2], linewidth=1.0, alpha=0.6)
-        panels[2].plot(days, baseline, "o", color=LINES[2], markersize=4.5)
-        panels[2].set_title("Perpendicular baseline (m)")
+            axes.set_title(names[axis])
+        panels[-1].axhline(0.0, color=PALE, linewidth=0.7)
+        panels[-1].vlines(days, 0.0, baseline, color=LINES[2], linewidth=1.0, alpha=0.6)
+        panels[-1].plot(days, baseline, "o", color=LINES[2], markersize=4.5)
+        panels[-1].set_title("Perpendicular baseline (m)")
         for axes in panels:
             axes.grid(visible=True)
             axes.margins(x=0.03, y=0.18)
@@ -78,7 +81,7 @@ def picture_alignment(
                 axes.axvline(as_days([reference_date])[0], color=INK, lw=0.8, ls=(0, (4, 3)))
         if reference_date is not None:
             _name_reference(panels[0], as_days([reference_date])[0])
-        date_axis(panels[2])
+        date_axis(panels[-1])
 
 
 def picture_series(

@@ -263,31 +263,31 @@ def _burst_cell(cell: BurstCell) -> Markup:
 
 
 def _alignment(rows: Sequence[AlignmentRow]) -> Markup:
-    header = [
-        "date",
-        "azimuth shift (10⁻³ line)",
-        "σ",
-        "range shift (10⁻³ sample)",
-        "σ",
-        "perpendicular baseline (m)",
-        "days",
-        "note",
-    ]
-    body = [
-        [
+    if not rows:
+        return Markup("")
+    header = ["date", "azimuth shift (10⁻³ line)", "σ"]
+    # Without any range estimate the columns would be a row of zeros that looks like a result.
+    with_range = any(math.isfinite(row.range_sigma_samples) for row in rows)
+    header += ["range shift (10⁻³ sample)", "σ"] if with_range else []
+    header += ["perpendicular baseline (m)", "days", "note"]
+    body = []
+    for row in rows:
+        cells = [
             row.date,
             _number(1e3 * row.azimuth_shift_lines, 2, sign=True),
             _number(1e3 * row.azimuth_sigma_lines, 2),
-            _number(1e3 * row.range_shift_samples, 1, sign=True),
-            _number(1e3 * row.range_sigma_samples, 1),
+        ]
+        if with_range:
+            cells.append(_number(1e3 * row.range_shift_samples, 1, sign=True))
+            cells.append(_number(1e3 * row.range_sigma_samples, 1))
+        cells += [
             _number(row.perpendicular_baseline_m, 1, sign=True),
             _number(row.temporal_baseline_days, 0, sign=True),
             row.note or ("" if math.isfinite(row.azimuth_sigma_lines) else "geometry only"),
         ]
-        for row in rows
-    ]
+        body.append(cells)
     caption = "Shifts after the geometric alignment, against the reference date"
-    return table(header, body, caption=caption, numeric=range(1, 7)) if rows else Markup("")
+    return table(header, body, caption=caption, numeric=range(1, len(header) - 1))
 
 
 def _coherence(rows: Sequence[CoherenceRow]) -> Markup:

@@ -65,7 +65,10 @@ def setup_run(config: StackConfig, workers: int | None = None, *, record: bool =
     store = CubeStore(config.root)
     if record:
         write_root_record(store, config, index)
-    elevation = ElevationSettings(config.dem.path, config.dem.vertical_datum, config.dem.geoid)
+    absent = "sea" if config.geometry.missing_elevation == "sea" else "mask"
+    elevation = ElevationSettings(
+        config.dem.path, config.dem.vertical_datum, config.dem.geoid, absent
+    )
     options = {step: config.step_options(step) for step in OPTION_STEPS}
     context = StageContext(index.stack, options, elevation)
     number = workers or (None if config.compute.workers == "auto" else config.compute.workers)

@@ -62,7 +62,7 @@ def write_terrain(plan: ScenePlan, path: Path) -> None:
 def product_record(plan: ScenePlan, date: DatePlan) -> ProductRecord:
     """Collect what the images of a date share."""
     times = [t for swath in date.burst_times_ns.values() for t in swath]
-    duration = round((plan.options.lines_per_burst - 1) * plan.radar.line_interval_s * 1e9)
+    duration = _burst_duration_ns(plan)
     ends = _corners(plan)
     return ProductRecord(
         plan.options.mission,
@@ -77,6 +77,11 @@ def product_record(plan: ScenePlan, date: DatePlan) -> ProductRecord:
         plan.options.ipf_version,
         ends,
     )
+
+
+def _burst_duration_ns(plan: ScenePlan) -> int:
+    """From the first to the last line, in whole microseconds like every annotated time."""
+    return round((plan.options.lines_per_burst - 1) * plan.radar.line_interval_s * 1e6) * 1000
 
 
 def _corners(plan: ScenePlan) -> tuple[tuple[float, float], ...]:
@@ -195,7 +200,7 @@ def _grid(plan: ScenePlan, date: DatePlan, swath: SwathPlan) -> tuple[GridPoint,
     starts = list(date.burst_times_ns[swath.name])
     lines = [b * options.lines_per_burst for b in range(len(starts))]
     lines.append(len(starts) * options.lines_per_burst - 1)
-    starts.append(starts[-1] + round((options.lines_per_burst - 1) * radar.line_interval_s * 1e9))
+    starts.append(starts[-1] + _burst_duration_ns(plan))
     count = len(lines) * len(pixels)
     time_ns = np.repeat(np.array(starts, dtype=np.int64), len(pixels))
     delay = np.tile(swath.near_range_time_s + pixels / radar.sampling_rate_hz, len(lines))

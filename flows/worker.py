@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +34,15 @@ from bperp.stores.receipts import Ledger, Receipt
 
 @dataclass(frozen=True)
 class ElevationSettings:
-    """Where heights come from; see ``bperp.stores.elevation``."""
+    """Where heights come from; see ``bperp.stores.elevation``.
+
+    ``absent`` tells what stands where no tile lies: ``mask`` (NaN, the stage decides) or ``sea``.
+    """
 
     url: str
     vertical_datum: str
     geoid: str | None = None
+    absent: Literal["mask", "sea"] = "mask"
 
 
 @dataclass(frozen=True)
@@ -345,7 +349,9 @@ def _open_store(root: str, storage_options: str, token: str) -> CubeStore:
 def _open_elevation(settings: ElevationSettings) -> Any:
     from bperp.stores.elevation import ElevationModel
 
-    return ElevationModel.open(settings.url, settings.vertical_datum, settings.geoid)
+    return ElevationModel.open(
+        settings.url, settings.vertical_datum, settings.geoid, absent=settings.absent
+    )
 
 
 @lru_cache(maxsize=1)

@@ -103,7 +103,7 @@ def reference_phase(
     if not is_wrapped:
         difference: NDArray[np.float64] = phase - (shares * area).sum(axis=0) / known
         return difference
-    mean = (shares * np.exp(1j * area)).sum(axis=0) / known
-    turned = phase - np.angle(mean)
+    mean = np.angle((shares * np.exp(1j * area)).sum(axis=0))
+    turned = phase - np.where(total > 0.0, mean, np.nan)
     wrapped: NDArray[np.float64] = np.pi - np.mod(np.pi - turned, 2.0 * np.pi)
     return wrapped

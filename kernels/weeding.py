@@ -102,3 +102,41 @@ def keep_best_duplicate(
 def _label(start: NDArray[np.int64], end: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     links = coo_array((np.ones(start.size, np.int8), (start, end)), shape=(size, size))
     return connected_components(links, directed=False)[1].astype(np.int64)
+
+
+def keep_local_best(
+    azimuth: NDArray[np.int64], range_: NDArray[np.int64], quality: NDArray[np.floating[Any]]
+) -> NDArray[np.bool_]:
+    """Keep the scatterers that are better than their eight neighbouring pixels.
+
+    Unlike ``keep_best_neighbour`` this looks one pixel far only, so a tile with a halo of one
+    pixel gives what the whole scene would, and a chain of good pixels keeps more than one.
+
+    Parameters
+    ----------
+    azimuth, range_ : int (n,)
+        Pixel of a scatterer, >= 0, each pixel at most once.
+    quality : float (n,)
+        Larger is better (gamma); NaN is worst.
+
+    Returns
+    -------
+    bool (n,)
+        True = keep; among equal neighbours the first in image order is kept.
+    """
+    line = np.asarray(azimuth, np.int64)
+    sample = np.asarray(range_, np.int64) + 1
+    width = int(sample.max(initial=0)) + 2
+    key = line * width + sample
+    order = np.argsort(key, kind="stable")
+    ordered = key[order]
+    rank = np.where(np.isnan(quality), -np.inf, quality).astype(np.float64)[order]
+    keep = np.ones(key.size, np.bool_)
+    for step in (1, width - 1, width, width + 1):
+        place = np.minimum(np.searchsorted(ordered, ordered + step), max(key.size - 1, 0))
+        first = np.flatnonzero(ordered[place] == ordered + step)
+        second = place[first]
+        first_wins = rank[first] >= rank[second]
+        keep[order[second[first_wins]]] = False
+        keep[order[first[~first_wins]]] = False
+    return keep

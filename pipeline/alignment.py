@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bperp.kernels.carrier import total_doppler_hz
-from bperp.kernels.chebyshev import OffsetPolynomial, fit_burst_offsets
+from bperp.kernels.carrier import doppler_hz
 from numpy.typing import NDArray
 
+from bperp.kernels.chebyshev import TERMS, OffsetPolynomial, fit_burst_offsets
 from bperp.kernels.spectral_diversity import (
     AzimuthShift,
     combine_shifts,
@@ -42,7 +42,6 @@ from bperp.pipeline.stage import (
     Template,
 )
 
-TERMS = 92
 HEIGHT_MARGIN_M = 200.0
 
 
@@ -229,10 +228,8 @@ def _fit(record: Mapping[str, Any], height_range_m: tuple[float, float]) -> _Bur
     reference = BurstImage.from_dict(record["reference"])
     secondary = BurstImage.from_dict(record["secondary"])
     fit = fit_burst_offsets(
-        burst_orbit(reference),
-        burst_grid(reference),
-        burst_orbit(secondary),
-        burst_grid(secondary),
+        (burst_orbit(reference), burst_grid(reference)),
+        (burst_orbit(secondary), burst_grid(secondary)),
         (height_range_m[0], height_range_m[1]),
     )
     return _Burst(
@@ -279,7 +276,7 @@ def _mean_doppler_hz(reference: BurstImage, window: list[int]) -> NDArray[np.flo
     carrier = burst_carrier(reference)
     line = np.arange(window[0], window[1], dtype=np.float64)[:, np.newaxis]
     sample = np.arange(window[2], window[3], dtype=np.float64)[np.newaxis, :]
-    return total_doppler_hz(carrier, line, sample)
+    return doppler_hz(carrier, line, sample)
 
 
 def _blocks(

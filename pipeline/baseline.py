@@ -1,8 +1,8 @@
-"""Perpendicular baselines from the offset polynomials and from the orbits.
+"""Perpendicular baseline of two bursts.
 
-The range offset as a function of height carries the baseline: a point raised by ``h`` at constant
-reference range moves by ``dR/dh h`` in the secondary's range, and by definition
-``B_perp = -dR/dh R sin(incidence)`` (height phase ``-4 pi B_perp h / (lambda R sin incidence)``).
+A point raised by ``h`` at constant reference range moves by ``dR/dh h`` in the secondary's range,
+and by definition ``B_perp = -dR/dh R sin(incidence)`` (height phase
+``-4 pi B_perp h / (lambda R sin incidence)``).
 """
 
 from __future__ import annotations

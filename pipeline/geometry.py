@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from bperp.kernels.geometry import look_vectors
 from bperp.kernels.orbit import OrbitPolynomial
-from bperp.kernels.terrain import rdr2geo
+from bperp.kernels.terrain import DEM_OUTSIDE, rdr2geo
 from bperp.kernels.zero_doppler import rdr2geo_at_height
 from bperp.pipeline.burst import BurstImage
 from bperp.pipeline.layout import CHUNK_LINES, image_memory, raster
 from bperp.pipeline.radar import burst_orbit, line_times_s, slant_ranges_m
 from bperp.pipeline.stack import Stack
 from bperp.pipeline.stage import Block, Computation, Context, Plan, Source, Stage, Task, Template
+from bperp.stores.errors import ElevationError
 
 HEIGHT_LIMITS_M = (-500.0, 9000.0)
 """Lowest and highest ellipsoidal heights of land, with margin."""
@@ -29,6 +30,7 @@ MARGIN_DEG = 0.01
 BYTES_PER_PIXEL = 41
 
 Bounds = tuple[float, float, float, float]
+Grid = tuple[float, float, float, float]
 
 
 def product(burst_id: str) -> str:
@@ -110,7 +112,7 @@ def _template(burst_id: str, shape: tuple[int, int]) -> Template:
 
 def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     image = BurstImage.from_dict(parameters["image"])
-    heights, origin = source.elevation(*burst_bounds(image))
+    heights, origin = _trim_unknown(*source.elevation(*burst_bounds(image)))
     orbit = burst_orbit(image)
     name = product(image.burst_id)
     limits, invalid = [np.inf, -np.inf], 0
@@ -123,6 +125,7 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
         yield from _blocks(name, "status", (start, 0), status)
         good = rows["height"][status == 0]
         invalid += status.size - good.size
+        _require_coverage(image, status, start)
         if good.size:
             limits = [min(limits[0], float(good.min())), max(limits[1], float(good.max()))]
     return {
@@ -132,12 +135,44 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     }
 
 
+def _trim_unknown(heights: NDArray[np.float32], origin: Grid) -> tuple[NDArray[np.float32], Grid]:
+    """Cut rows and columns without any height off the border.
+
+    The window is generous, as the heights in it are not known yet; what lies beyond the model is
+    then outside its grid and told apart from a void within.
+    """
+    known = np.isfinite(heights)
+    rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+    if len(rows) < 2 or len(columns) < 2:
+        return heights, origin
+    top, left = int(rows[0]), int(columns[0])
+    latitude, longitude, row_step, column_step = origin
+    inner = heights[top : rows[-1] + 1, left : columns[-1] + 1]
+    return inner, (latitude + top * row_step, longitude + left * column_step, row_step, column_step)
+
+
+def _require_coverage(image: BurstImage, status: NDArray[np.uint8], first_line: int) -> None:
+    """Refuse a burst that reaches beyond the elevation model: its phase would keep topography."""
+    missing = np.argwhere(status == DEM_OUTSIDE)
+    if not missing.size:
+        return
+    south, west, north, east = burst_bounds(image)
+    raise ElevationError(
+        "E605",
+        "the elevation model does not cover the burst",
+        where=f"{image.burst_id}, line {first_line + missing[0, 0]}, sample {missing[0, 1]}",
+        expected=f"heights within lat {south:.3f} to {north:.3f}, lon {west:.3f} to {east:.3f}",
+        found=f"none at {len(missing)} pixels",
+        remedy="give a larger elevation model, or geometry.missing_elevation: sea at a coast",
+    )
+
+
 def _solve_rows(
     image: BurstImage,
     orbit: OrbitPolynomial,
     lines: tuple[int, int],
     heights: NDArray[np.float32],
-    origin: tuple[float, float, float, float],
+    origin: Grid,
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.uint8]]:
     times = line_times_s(image, *lines)
     ranges = slant_ranges_m(image, 0, image.samples)

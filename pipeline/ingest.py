@@ -48,7 +48,7 @@ def _plan(context: Context) -> Plan:
             parameters = {
                 "image": image.as_dict(),
                 "date_index": stack.date_index(date),
-                "shape": list(shape[1:]),
+                "shape": list(shape[1:3]),
             }
             tasks.append(
                 Task(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from bperp.kernels.carrier import CarrierModel, build_carrier
+from bperp.kernels.carrier import CarrierModel, RangePolynomials, build_carrier
 from numpy.typing import NDArray
 
 from bperp.kernels.orbit import OrbitPolynomial, evaluate_orbit, fit_orbit
 from bperp.kernels.zero_doppler import RadarGrid
-from bperp.pipeline.burst import BurstImage
+from bperp.pipeline.burst import BurstImage, PolynomialList
 
 EARTH_RADIUS_M = 6_371_000.0
 
@@ -79,14 +79,18 @@ def ground_spacing_m(image: BurstImage) -> tuple[float, float]:
 def burst_carrier(image: BurstImage) -> CarrierModel:
     """Return the azimuth carrier of a burst."""
     return build_carrier(
+        burst_grid(image),
         steering_rate_rad_s=image.azimuth_steering_rate_rad_s,
         speed_m_s=speed_m_s(image),
         radar_frequency_hz=image.radar_frequency_hz,
-        lines=image.lines,
-        samples=image.samples,
-        azimuth_time_interval_s=image.azimuth_time_interval_s,
-        slant_range_time_s=image.slant_range_time_s,
-        range_sampling_rate_hz=image.range_sampling_rate_hz,
-        fm_rate=_arrays(image.fm_rate),
-        doppler_centroid=_arrays(image.doppler_centroid),
+        fm_rate=_range_polynomials(image.fm_rate),
+        doppler_centroid=_range_polynomials(image.doppler_centroid),
+    )
+
+
+def _range_polynomials(polynomials: PolynomialList) -> RangePolynomials:
+    return RangePolynomials(
+        np.array(polynomials.azimuth_time_s),
+        np.array(polynomials.range_time_s),
+        np.array(polynomials.coefficients),
     )

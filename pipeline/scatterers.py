@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bperp.kernels.chebyshev import evaluate_points, height_slope
 from bperp.kernels.look_angle_error import count_trial_wraps
 from bperp.kernels.neighbour_phase import NeighbourFilter
 from bperp.kernels.phase_noise import (
@@ -26,7 +27,6 @@ from bperp.kernels.weeding import keep_local_best
 from bperp.pipeline.alignment import read_offsets
 from bperp.pipeline.amplitude import PRODUCT as AMPLITUDE
 from bperp.pipeline.amplitude import complete_dates
-from bperp.pipeline.baseline import height_slope
 from bperp.pipeline.burst import BurstImage
 from bperp.pipeline.layout import (
     CHUNK_LINES,
@@ -43,6 +43,9 @@ from bperp.pipeline.stage import Block, Computation, Context, Plan, Source, Stag
 PRODUCT = "scene/scatterers"
 SLOT_STEP = 1024
 GAMMA_BINS = 100
+POINT_BLOCK = 8192
+"""Points whose polynomial terms (92 float64 each) are held at a time."""
+
 HALF_POWER = 0.1874
 """Sigma of a Gaussian over the wavelength at which its response is one half."""
 
@@ -275,9 +278,12 @@ def _baselines(
         height = values["height"][mine].astype(np.float64)
         lever = slant_range[mine] * np.sin(values["incidence_angle"][mine])
         for column_index, date_index in enumerate(parameters["dates"]):
-            offset = read_offsets(source, place["burst_id"], date_index)[1]
-            slope = height_slope(offset, line, sample, height) * image.range_spacing_m
-            baseline[mine, column_index] = -slope * lever
+            slope = height_slope(read_offsets(source, place["burst_id"], date_index)[1])
+            for start in range(0, len(mine), POINT_BLOCK):
+                block = slice(start, start + POINT_BLOCK)
+                stretch = evaluate_points(slope, line[block], sample[block], height[block])
+                metres = -stretch * image.range_spacing_m * lever[block]
+                baseline[mine[block], column_index] = metres
     return baseline, slant_range
 
 

@@ -32,7 +32,7 @@ from bperp.stores.xml import (
     time_ns,
 )
 
-__all__ = ["ProductContext", "parse_annotation"]
+__all__ = ["ProductContext", "parse_annotation", "track_from_vectors"]
 
 T = TypeVar("T", int, float)
 
@@ -75,6 +75,26 @@ def parse_annotation(
     annotation = _read_swath(root, context)
     check_plausible(annotation)
     return complete_bursts(root, annotation, context)
+
+
+def track_from_vectors(data: bytes, where: str, start_ns: int) -> int | None:
+    """Return the relative orbit on whose ground track a product lies at its start, or None.
+
+    It comes from the annotated state vectors and ascending node alone, to judge between a
+    manifest and the formula of its mission.
+    """
+    root = parse_xml(data, where)
+    vectors = _read_state_vectors(root)
+    annotated = time_ns(root, "imageAnnotation/imageInformation/ascendingNodeTime")
+    first = (vectors.time_ns[0], vectors.position_m[0], vectors.velocity_m_s[0])
+    node = burst_ids.nearest_node_ns(
+        annotated, vectors.time_ns, vectors.position_m, vectors.velocity_m_s
+    )
+    if node is None:
+        return None
+    track = burst_ids.track_of_node(burst_ids.node_longitude_deg(node, int(first[0]), *first[1:]))
+    orbits = math.floor((start_ns - node) * 1e-9 / burst_ids.ORBIT_PERIOD_S)
+    return None if track is None else (track + orbits - 1) % burst_ids.ORBITS_PER_CYCLE + 1
 
 
 def _read_swath(root: Element, context: ProductContext) -> SwathAnnotation:

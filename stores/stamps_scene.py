@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -23,13 +24,12 @@ _Vector = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class StateVectors:
-    """Earth-fixed state vectors at equal steps of time.
+    """Earth-fixed state vectors of one orbit.
 
     Parameters
     ----------
     time_s : tuple of float
-        At least two times in s relative to the scene's first line, equally spaced (the file
-        format stores only the first time and the interval).
+        At least two ascending times in s relative to the scene's first line.
     position_m, velocity_m_s : tuple of (float, float, float)
         ECEF position in m and velocity in m/s at those times.
     """
@@ -39,16 +39,16 @@ class StateVectors:
     velocity_m_s: tuple[_Vector, ...]
 
     def __post_init__(self) -> None:
-        steps = np.diff(self.time_s)
         if not len(self.time_s) == len(self.position_m) == len(self.velocity_m_s) >= 2:
             raise ValueError("times, positions and velocities must be equally many, at least 2")
-        if steps.min() <= 0 or np.ptp(steps) > 1e-6:
-            raise ValueError(f"state vectors must be equally spaced, instead got steps {steps} s")
+        if np.diff(self.time_s).min() <= 0:
+            raise ValueError(f"times of state vectors must ascend, instead got {self.time_s}")
 
     @property
-    def interval_s(self) -> float:
-        """Time between two vectors in s."""
-        return (self.time_s[-1] - self.time_s[0]) / (len(self.time_s) - 1)
+    def interval_s(self) -> float | None:
+        """Time between two vectors in s; None where it is not the same between all of them."""
+        steps = np.diff(self.time_s)
+        return float(steps.mean()) if np.ptp(steps) < 1e-5 else None
 
     def at(self, time_s: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Interpolate position and velocity.
@@ -73,8 +73,8 @@ class StateVectors:
             raise ValueError(
                 f"time must be in {self.time_s[0]}..{self.time_s[-1]} s, instead got {time_s}"
             )
-        step = self.interval_s
-        node = min(int((time_s - self.time_s[0]) / step), len(self.time_s) - 2)
+        node = min(bisect_right(self.time_s, time_s), len(self.time_s) - 1) - 1
+        step = self.time_s[node + 1] - self.time_s[node]
         u = (time_s - self.time_s[node]) / step
         p0, p1 = np.array(self.position_m[node : node + 2], dtype=np.float64)
         m0, m1 = np.array(self.velocity_m_s[node : node + 2], dtype=np.float64) * step

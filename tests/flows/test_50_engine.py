@@ -317,7 +317,7 @@ def test_a_worker_of_another_run_stops(root, faults):
     plan = plan_stage(faults, StageContext(options={"faults": {"keys": ["a"]}}), store)
     store.create(plan.templates[0])
     with run_lock(store.objects) as owner:
-        orphan = RunSite(root, token="of an earlier run")  # noqa: S106
+        orphan = RunSite(root, token="of an earlier run")
         with pytest.raises(StorageError, match="R806"):
             run_task(orphan.as_json(), plan.orders[0].as_json())
         run_task(RunSite(root, token=owner.token).as_json(), plan.orders[0].as_json())

@@ -27,18 +27,31 @@ from bperp.stores.errors import ProductError, StorageError
 pytestmark = pytest.mark.cluster
 
 
+class Kept(DaskExecutor):
+    """Stays open from test to test."""
+
+    def close(self) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def kept() -> Iterator[DaskExecutor]:
     # Spawned workers inherit sys.path: that is how they find the stages that go wrong.
     sys.path.insert(0, str(Path(__file__).parent))
-    executor = DaskExecutor(2, 1_000_000_000)
-    yield executor.start()
-    executor.close()
+    executor = Kept(2, 1_000_000_000)
+    executor.start()
+    yield executor
+    DaskExecutor.close(executor)
     sys.path.remove(str(Path(__file__).parent))
 
 
 @pytest.fixture
-def faults(address):
+def address(kept) -> str:
+    return kept.start()
+
+
+@pytest.fixture
+def faults(kept):
     import fault_stages
 
     return fault_stages.STAGE
@@ -109,12 +122,12 @@ def test_a_bug_arrives_with_the_name_of_its_task(address, faults, tmp_path):
     assert "_go_wrong" in caught.value.details
 
 
-def test_a_lost_worker_does_not_lose_the_run(address, faults, tmp_path):
+def test_a_lost_worker_does_not_lose_the_run(kept, faults, tmp_path):
     keys, fault = list("abcdef"), {"c": "die-once"}
     (tmp_path / "flag").mkdir()
     summary = run(
         tmp_path / "run",
-        DaskExecutor(address=address),
+        kept,
         (faults,),
         keys=keys,
         fault=fault,
@@ -124,18 +137,19 @@ def test_a_lost_worker_does_not_lose_the_run(address, faults, tmp_path):
     assert [path.name for path in (tmp_path / "flag").iterdir()] == ["2"]
 
 
-def test_a_task_that_kills_every_worker_ends_the_run(address, faults, tmp_path):
+@pytest.mark.slow
+def test_a_task_that_kills_every_worker_ends_the_run(kept, faults, tmp_path):
     started = time.monotonic()
     with pytest.raises(StorageError, match=r"R805 faults/a: 3 workers died") as caught:
-        run(tmp_path, DaskExecutor(address=address), (faults,), keys=["a"], fault={"a": "die"})
+        run(tmp_path, kept, (faults,), keys=["a"], fault={"a": "die"})
     assert caught.value.exit_code == 4
     assert time.monotonic() - started < 60
 
 
 @pytest.mark.slow
-def test_a_task_beyond_the_memory_limit_ends_the_run(address, faults, tmp_path):
+def test_a_task_beyond_the_memory_limit_ends_the_run(kept, faults, tmp_path):
     with pytest.raises(StorageError, match=r"R805 faults/a"):
-        run(tmp_path, DaskExecutor(address=address), (faults,), keys=["a"], fault={"a": "hog"})
+        run(tmp_path, kept, (faults,), keys=["a"], fault={"a": "hog"})
 
 
 def test_two_tasks_per_worker_are_in_flight(address, tmp_path):
@@ -161,7 +175,7 @@ def test_two_tasks_per_worker_are_in_flight(address, tmp_path):
 
 
 def test_an_unreachable_scheduler_is_r813(tmp_path):
-    lost = DaskExecutor(address="tcp://127.0.0.1:9", connect_timeout_s=1)
+    lost = DaskExecutor(address="tcp://127.0.0.1:9", patience_s=1)
     with pytest.raises(StorageError, match=r"R813 tcp://127.0.0.1:9"):
         run(tmp_path, lost)
 

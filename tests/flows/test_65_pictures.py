@@ -235,6 +235,16 @@ def test_dates_without_an_estimate_are_told_apart(tmp_path: Path, drawn: list[An
     assert np.asarray(estimates.get_ydata()) == pytest.approx([0.0, 4.0, -2.0])
 
 
+def test_range_panel_is_left_out_without_any_estimate(tmp_path: Path, drawn: list[Any]) -> None:
+    shifts, sigmas = np.zeros((3, 2)), np.full((3, 2), np.inf)
+    dates = ["20230101", "20230113", "20230125"]
+    picture_alignment(tmp_path / "alignment.png", dates, shifts, sigmas, [0, 85, -40])
+    assert [axes.get_title(loc="left") for axes in drawn[0].axes] == [
+        "Azimuth shift (10⁻³ line)",
+        "Perpendicular baseline (m)",
+    ]
+
+
 def test_contact_sheet_has_one_tile_per_pair_and_a_cyclic_bar(
     tmp_path: Path, drawn: list[Any]
 ) -> None:

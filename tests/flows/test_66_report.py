@@ -214,6 +214,13 @@ def test_alignment_table_has_units_signs_and_geometry_only_dates(content: Report
     assert page.row("2023-09-04")[7] == "reference"
 
 
+def test_range_columns_are_left_out_without_any_estimate(content: ReportContent) -> None:
+    row = AlignmentRow("2023-09-16", -0.00213, 0.00041, 0.0, math.inf, -85.34, 12.0)
+    page = Checker(report_html(replace(content, alignment=[row])))
+    assert page.row("2023-09-16") == ["2023-09-16", "−2.13", "0.41", "−85.3", "+12", ""]
+    assert "range shift" not in page.text
+
+
 def test_coherence_and_statistics(content: ReportContent) -> None:
     page = Checker(report_html(content))
     row = page.row("2023-09-04 2023-09-16")

@@ -17,6 +17,8 @@ from lxml import etree
 NODE_NS = int(np.datetime64("2023-09-04T05:56:46.900000000").astype(np.int64))
 SCENE_S = 60.0
 RADIUS_M, INCLINATION_RAD = 7_070_000.0, math.radians(98.18)
+# Of relative orbit 52, as the real mission has it.
+NODE_LONGITUDE_DEG = (0.1455 - 51 * 360.0 * 12 / 175 + 180.0) % 360.0 - 180.0
 EARTH_RATE_RAD_S = 7.292115e-5
 NODE_RATE_RAD_S = math.sqrt(3.986004418e14 / RADIUS_M**3)
 LINES, SAMPLES, BURSTS = 12, 16, 2
@@ -35,8 +37,9 @@ def at(seconds: float) -> str:
 
 
 def state(seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return Earth-fixed position and velocity on the circular orbit, node at zero longitude."""
-    along, turn = NODE_RATE_RAD_S * seconds, EARTH_RATE_RAD_S * seconds
+    """Return Earth-fixed position and velocity on the circular orbit."""
+    along = NODE_RATE_RAD_S * seconds
+    turn = EARTH_RATE_RAD_S * seconds - math.radians(NODE_LONGITUDE_DEG)
     c, s = math.cos(INCLINATION_RAD), math.sin(INCLINATION_RAD)
     inertial = RADIUS_M * np.array([math.cos(along), math.sin(along) * c, math.sin(along) * s])
     rate = RADIUS_M * NODE_RATE_RAD_S
@@ -57,9 +60,8 @@ def expected_number(sensing_s: float) -> int:
 
 def vector_xml(seconds: float) -> str:
     position, velocity = state(seconds)
-    xyz = "".join(f"<{a}>{v:.6e}</{a}>".replace("e+0", "e+0") for a, v in zip("xyz", position))
-    uvw = "".join(f"<{a}>{v:.9e}</{a}>" for a, v in zip("xyz", velocity))
-    xyz = "".join(f"<{a}>{v:.12e}</{a}>" for a, v in zip("xyz", position))
+    uvw = "".join(f"<{a}>{v:.9e}</{a}>" for a, v in zip("xyz", velocity, strict=True))
+    xyz = "".join(f"<{a}>{v:.12e}</{a}>" for a, v in zip("xyz", position, strict=True))
     return (
         f"<orbit><time>{at(seconds)}</time><frame>Earth Fixed</frame>"
         f"<position>{xyz}</position><velocity>{uvw}</velocity></orbit>"
@@ -70,9 +72,7 @@ def burst_xml(index: int, burst_id: int | None) -> str:
     start = SCENE_S + index * CYCLE_S
     first = [-1] * 2 + [1] * (LINES - 4) + [-1] * 2
     last = [-1] * 2 + [SAMPLES - 3] * (LINES - 4) + [-1] * 2
-    number = (
-        "" if burst_id is None else f'<burstId absolute="{burst_id + 1000}">{burst_id}</burstId>'
-    )
+    number = "" if burst_id is None else f'<burstId absolute="98765">{burst_id}</burstId>'
     return (
         f"<burst><azimuthTime>{at(start)}</azimuthTime>"
         f"<azimuthAnxTime>{start:.9e}</azimuthAnxTime><sensingTime>{at(start + 1.1)}</sensingTime>"
@@ -89,7 +89,8 @@ def rate_xml(seconds: float, old: bool) -> str:
         body = "".join(f"<c{k}>{v}</c{k}>" for k, v in enumerate(values))
     else:
         body = f'<azimuthFmRatePolynomial count="3">{" ".join(values)}</azimuthFmRatePolynomial>'
-    return f"<azimuthFmRate><azimuthTime>{at(seconds)}</azimuthTime><t0>5.334431164884956e-03</t0>{body}</azimuthFmRate>"
+    place = f"<azimuthTime>{at(seconds)}</azimuthTime><t0>5.334431164884956e-03</t0>"
+    return f"<azimuthFmRate>{place}{body}</azimuthFmRate>"
 
 
 def doppler_xml(seconds: float) -> str:
@@ -287,9 +288,7 @@ def tiff_bytes(
     out = out.ljust(data_start, b"\0")
     for k in range(strips):
         part = values[k * rows : (k + 1) * rows].astype(order + "i2").tobytes()
-        out[offsets[k] : offsets[k]] = (
-            b"" if len(out) >= offsets[k] else b"\0" * (offsets[k] - len(out))
-        )
+        out = out.ljust(offsets[k], b"\0")
         out += part
     return bytes(out)
 
@@ -354,7 +353,8 @@ def write_zip(
 
 def test_state_is_a_closed_orbit_of_the_right_size():
     position, velocity = state(0.0)
-    assert position[1] == 0.0
+    longitude = math.degrees(math.atan2(position[1], position[0]))
+    assert abs(longitude - NODE_LONGITUDE_DEG) < 1e-9
     assert position[2] == 0.0
     assert velocity[2] > 0.0
     # Earth-fixed velocity is the derivative of the Earth-fixed position.

@@ -400,8 +400,23 @@ def test_state_vectors_are_interpolated_and_never_extrapolated() -> None:
         assert angle == pytest.approx(rate * time, abs=1e-10)
     with pytest.raises(ValueError, match="time must be in"):
         vectors.at(30.01)
-    with pytest.raises(ValueError, match="equally spaced"):
-        StateVectors((0.0, 10.0, 25.0), circle[:3], speed[:3])
+    with pytest.raises(ValueError, match="ascend"):
+        StateVectors((0.0, 25.0, 10.0), circle[:3], speed[:3])
+
+
+def test_orbit_with_a_gap_is_used_but_not_listed() -> None:
+    """The file stores the first time and one interval; a wrong list is worse than none."""
+    rate, radius, times = 1.06e-3, 7.07e6, (-10.0, 0.0, 10.0, 30.0)
+    circle = tuple((radius * np.cos(rate * t), radius * np.sin(rate * t), 0.0) for t in times)
+    speed = tuple((-rate * y, rate * x, 0.0) for x, y, _ in circle)
+    vectors = StateVectors(times, circle, speed)
+    assert np.linalg.norm(vectors.at(20.0)[0]) == pytest.approx(radius, abs=5e-3)
+    text = image_parameters(replace(SCENE, state_vectors=vectors), "FCOMPLEX")
+    assert "state_vector" not in text
+    even = StateVectors(times[:3], circle[:3], speed[:3])
+    text = image_parameters(replace(SCENE, state_vectors=even), "FCOMPLEX")
+    assert "number_of_state_vectors:\t3\n" in text
+    assert "state_vector_interval:\t10.000000 s\n" in text
 
 
 def test_sensor_of_a_secondary_may_differ(tmp_path: Path) -> None:

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from bperp.stores.errors import ConfigurationError
-from bperp.stores.stamps import read_stamps_tree, validate_stamps_tree
+from bperp.stores.stamps import (
+    StampsBaseline,
+    StampsScene,
+    StampsTree,
+    read_stamps_tree,
+    validate_stamps_tree,
+)
 
 LINES, SAMPLES = 6, 4
 PARAMETERS = """title: INSAR stack
@@ -200,3 +206,43 @@ def test_inherited_defects_are_warnings_and_do_not_stop_the_import(foreign: Path
     assert "repeats" in " ".join(finding.message for finding in findings)
     assert "reads the first" in " ".join(finding.message for finding in findings)
     assert read_stamps_tree(foreign).number("range_pixel_spacing") == 2.0
+
+
+def test_written_tree_is_sound_and_read_back(tmp_path: Path) -> None:
+    scene = StampsScene(
+        reference_date="20180106",
+        sensor="SENTINEL-1B",
+        lines=LINES,
+        samples=SAMPLES,
+        first_line_time_ns=1_515_218_400_000_000_000,
+        azimuth_time_interval_s=0.0020555563,
+        heading_deg=349.9,
+        radar_frequency_hz=5.405e9,
+        near_range_m=800_000.5,
+        range_pixel_spacing_m=2.3295621,
+        azimuth_pixel_spacing_m=13.9,
+        sar_to_earth_center_m=7_071_759.5,
+        earth_radius_below_sensor_m=6_370_000.0,
+        center_latitude_deg=45.0,
+        center_longitude_deg=9.0,
+        azimuth_bandwidth_hz=327.0,
+    )
+    random = np.random.default_rng(8)
+    pixels = (
+        random.normal(size=(3, LINES, SAMPLES, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    )
+    plane = random.normal(size=(3, LINES, SAMPLES)).astype(np.float32)
+    with StampsTree(tmp_path / "out", scene, ["20180118"]) as tree:
+        tree.write_rslc_rows("20180106", 0, pixels[0])
+        tree.write_rslc_rows("20180118", 0, pixels[1])
+        tree.write_diff_rows("20180118", 0, pixels[2])
+        tree.write_geometry_rows(0, *plane)
+        tree.write_baseline(StampsBaseline("20180118", (0.0, 12.5, -30.25), (0.0, 0.01, 0.02)))
+    assert validate_stamps_tree(tmp_path / "out") == []
+    stack = read_stamps_tree(tmp_path / "out")
+    assert np.array_equal(stack.read_slc_rows("20180118", 0, LINES), pixels[1])
+    assert np.array_equal(stack.read_interferogram_rows("20180118", 0, LINES), pixels[2])
+    assert np.array_equal(np.stack(stack.read_geometry_rows(0, LINES)), plane)
+    assert stack.baselines["20180118"].tcn_m == (0.0, 12.5, -30.25)
+    assert stack.number("near_range_slc") == 800_000.5
+    assert stack.number("range_pixel_spacing") == 2.3295621
