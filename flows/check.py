@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bperp.flows.config import StackConfig
 from bperp.flows.config_types import is_url
-from bperp.flows.doctor import installed_grid
 from bperp.flows.machine import (
     available_memory_bytes,
     existing_parent,
@@ -22,11 +21,16 @@ from bperp.stores import errors
 from bperp.stores.errors import BperpError
 
 if TYPE_CHECKING:
+    from bperp.flows.check_elevation import Uncovered
     from bperp.flows.stack_index import StackIndex
+    from bperp.pipeline.burst import BurstImage
+    from bperp.stores.elevation import ElevationModel
 
 __all__ = ["CheckReport", "DiskEstimate", "Finding", "check_stack", "estimate_disk"]
 
 Level = Literal["ok", "warning", "error"]
+if TYPE_CHECKING:
+    Coverage = Callable[[ElevationModel, BurstImage], Uncovered | None]
 _FEW_DATES = 15
 # Stored bytes per pixel. Integer pairs compress to 16 bit per pixel (measured on simulated
 # bursts); resampled ones less, and geometry is smooth in floating point.
@@ -115,7 +119,10 @@ class CheckReport:
 
 
 def check_stack(
-    config: StackConfig, *, index: Callable[[StackConfig], StackIndex] | None = None
+    config: StackConfig,
+    *,
+    index: Callable[[StackConfig], StackIndex] | None = None,
+    coverage: Coverage | None = None,
 ) -> CheckReport:
     """Check everything that can be known before pixels are read.
 
@@ -125,14 +132,17 @@ def check_stack(
         Validated configuration.
     index : callable, optional
         Replaces ``bperp.flows.stack_index.index_stack``.
+    coverage : callable, optional
+        Replaces ``bperp.flows.check_elevation.uncovered_points``.
 
     Returns
     -------
     CheckReport
         Expected faults become findings; the function raises only for bugs.
     """
-    findings = [*_products(config), *_orbits(config), *_elevation(config), *_root(config)]
-    findings += _memory(config)
+    findings = [*_products(config), *_orbits(config), *_root(config), *_memory(config)]
+    model, faults = _elevation(config)
+    findings += faults
     # Without products the index could only repeat the same fault.
     if any(item.level == "error" and item.where.startswith("slc") for item in findings):
         return CheckReport(tuple(findings))
@@ -142,11 +152,19 @@ def check_stack(
         findings.append(_from_error(error))
         return CheckReport(tuple(findings))
     findings += _stack(found)
+    if model is not None:
+        findings.append(_coverage(config, model, found, coverage or _uncovered_points))
     estimate = estimate_disk(config, found)
     findings += _disk(config, estimate)
     return CheckReport(
         tuple(findings), _date_rows(found), _burst_rows(found), _summary(config, found, estimate)
     )
+
+
+def _uncovered_points(model: ElevationModel, image: BurstImage) -> Uncovered | None:
+    from bperp.flows.check_elevation import uncovered_points
+
+    return uncovered_points(model, image)
 
 
 def _index_stack(config: StackConfig) -> StackIndex:
@@ -199,21 +217,41 @@ def _orbits(config: StackConfig) -> Iterator[Finding]:
         yield Finding(level, "O501", "orbits.folders", message, remedy)
 
 
-def _elevation(config: StackConfig) -> Iterator[Finding]:
+def _elevation(config: StackConfig) -> tuple[ElevationModel | None, list[Finding]]:
+    """Open the elevation model: file, reference system, datum, geoid."""
+    findings = []
     for where, path in (("dem.path", config.dem.path), ("dem.geoid", config.dem.geoid)):
-        if path is None or is_url(path):
+        if path is not None and not is_url(path) and not Path(path).exists():
+            message = f"no such file: {path}"
+            findings.append(Finding("error", "C104", where, message, "correct the path"))
+    if findings:
+        return None, findings
+    from bperp.flows.check_elevation import open_elevation
+
+    try:
+        model = open_elevation(config)
+    except BperpError as error:
+        return None, [_from_error(error)]
+    return model, [Finding("ok", "", "dem.path", f"heights above {model.datum}")]
+
+
+def _coverage(
+    config: StackConfig, model: ElevationModel, found: StackIndex, coverage: Coverage
+) -> Finding:
+    """Ask whether the elevation model lies under every burst."""
+    for burst in found.stack.burst_ids:
+        hole = coverage(model, found.stack.reference(burst))
+        if hole is None:
             continue
-        if not Path(path).is_file():
-            yield Finding("error", "C104", where, f"no such file: {path}", "correct the path")
-        elif not os.access(path, os.R_OK) or Path(path).stat().st_size == 0:
-            yield Finding("error", "E602", where, f"empty or not readable: {path}", "replace it")
-        else:
-            yield Finding("ok", "", where, path)
-    datum = config.dem.vertical_datum
-    if config.dem.geoid is None and datum in ("egm96", "egm2008") and installed_grid(datum) is None:
-        remedy = f"give dem.geoid: a grid of {datum} (GeoTIFF or GTX)"
-        message = f"no geoid grid for {datum}: heights cannot be made ellipsoidal"
-        yield Finding("error", "E603", "dem.vertical_datum", message, remedy)
+        message = (
+            f"{hole.points} of {hole.of} points of burst {burst} have no height, e.g. "
+            f"lat {hole.latitude_deg:.4f}, lon {hole.longitude_deg:.4f}"
+        )
+        if config.geometry.missing_elevation == "sea":
+            return Finding("warning", "E605", "dem.path", f"{message}: sea level is assumed")
+        remedy = "give a larger elevation model, or geometry.missing_elevation: sea at a coast"
+        return Finding("error", "E605", "dem.path", message, remedy)
+    return Finding("ok", "", "dem.path", "the elevation model lies under all bursts")
 
 
 def _root(config: StackConfig) -> Iterator[Finding]:

@@ -316,6 +316,20 @@ class TimeseriesOptions(Options):
         ge=50,
         le=100_000,
     )
+    max_arc_velocity_m_yr: float = option(
+        0.05,
+        "Largest difference of velocity along an arc that is searched for.",
+        unit="m/yr",
+        gt=0,
+        le=1,
+    )
+    max_arc_dem_error_m: float = option(
+        50.0,
+        "Largest difference of elevation error along an arc that is searched for.",
+        unit="m",
+        gt=0,
+        le=500,
+    )
 
 
 class ExportOptions(Options):

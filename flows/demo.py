@@ -108,7 +108,7 @@ def _configuration(out: Path, source: Path, preset: str) -> StackConfig:
 
 def _compare(out: Path, source: Path) -> tuple[dict[str, Any], Path]:
     """Draw the velocity map next to the truth and return the figures."""
-    from bperp.flows.picture_maps import GriddedMap, picture_velocity_truth
+    from bperp.flows.pictures import GriddedMap, picture_velocity_truth
 
     root = Root.open(str(out / "root"))
     truth = open_truth(source / "truth.zarr")

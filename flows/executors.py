@@ -298,6 +298,7 @@ def _start_cluster(workers: int, memory_limit: int) -> Any:
             dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
+            preload=["bperp.flows.worker_preload"],
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -206,7 +207,7 @@ class SimulationOptions:
 
 
 def _ascending(dates: list[np.datetime64]) -> bool:
-    return len(dates) > 0 and all(a < b for a, b in zip(dates, dates[1:], strict=False))
+    return len(dates) > 0 and all(a < b for a, b in pairwise(dates))
 
 
 def _ordered(swaths: tuple[str, ...]) -> bool:

@@ -44,10 +44,10 @@ _SECOND_NS = 1_000_000_000
 
 def write_orbit(plan: ScenePlan, date: DatePlan, folder: Path) -> Path:
     """Write the precise orbit of a date: vectors every 10 s, ten minutes before and after."""
-    middle_ns = date.node_ns + round(plan.middle_s * 1e9)
+    middle_ns = date.node_ns + round(plan.frame.middle_s * 1e9)
     first = (middle_ns // (10 * _SECOND_NS)) * 10 * _SECOND_NS - _ORBIT_FILE_REACH_S * _SECOND_NS
     times = first + np.arange(2 * _ORBIT_FILE_REACH_S // 10 + 1, dtype=np.int64) * 10 * _SECOND_NS
-    states = propagate(date.state, plan.middle_s, (times - date.node_ns) * 1e-9)
+    states = propagate(date.state, plan.frame.middle_s, (times - date.node_ns) * 1e-9)
     return write_orbit_file(folder, plan.options.mission, times, states, date.absolute_orbit)
 
 
@@ -68,8 +68,8 @@ def product_record(plan: ScenePlan, date: DatePlan) -> ProductRecord:
         plan.options.mission,
         plan.options.polarization,
         date.absolute_orbit,
-        plan.passage.track,
-        plan.passage.orbit_direction,
+        plan.frame.passage.track,
+        plan.frame.passage.orbit_direction,
         (date.absolute_orbit * 8) & 0xFFFFFF,
         min(times),
         max(times) + duration,
@@ -135,10 +135,10 @@ def swath_record(
 
 def _annotated_orbit(plan: ScenePlan, date: DatePlan) -> tuple[NDArray[np.int64], Array]:
     """Predicted state vectors: the true orbit with a smooth error."""
-    middle_ns = date.node_ns + round(plan.middle_s * 1e6) * 1000
+    middle_ns = date.node_ns + round(plan.frame.middle_s * 1e6) * 1000
     steps = np.arange(_ANNOTATED_VECTORS, dtype=np.int64) - _ANNOTATED_VECTORS // 2
     times = middle_ns + steps * 10 * _SECOND_NS
-    states = propagate(date.state, plan.middle_s, (times - date.node_ns) * 1e-9)
+    states = propagate(date.state, plan.frame.middle_s, (times - date.node_ns) * 1e-9)
     random = generator(plan.options.seed, _STREAM_ANNOTATION, date.index)
     error = random.normal(0.0, plan.options.annotation_orbit_error_m / np.sqrt(3.0), 3)
     drift = random.normal(0.0, plan.options.annotation_orbit_error_m / 1000.0, 3)
@@ -148,7 +148,7 @@ def _annotated_orbit(plan: ScenePlan, date: DatePlan) -> tuple[NDArray[np.int64]
 
 
 def _heading(plan: ScenePlan, date: DatePlan) -> float:
-    _, velocity, _ = evaluate_orbit(date.orbit, np.array([plan.middle_s]))
+    _, velocity, _ = evaluate_orbit(date.orbit, np.array([plan.frame.middle_s]))
     east, north, _ = local_axes(np.float64(plan.anchor[0]), np.float64(plan.anchor[1]))
     return float(np.degrees(np.arctan2(velocity[0] @ east, velocity[0] @ north)))
 

@@ -18,8 +18,8 @@ from bperp.kernels.simulation.orbit import (
     fit_orbit,
     geodetic_to_ecef,
     intersect_ellipsoid,
-    place_orbit,
 )
+from bperp.kernels.simulation.passage import place_orbit
 from bperp.stores.errors import ConfigurationError
 
 BEAM_CYCLE_S = 2.758273

@@ -213,16 +213,10 @@ def _tiles(plan: ScenePlan, swath: SwathPlan, burst: int) -> list[tuple[int, int
     near_m = 0.5 * SPEED_OF_LIGHT_M_S * swath.near_range_time_s
     left = (near_m - ground.first_sample_m) / ground.sample_spacing_m
     # Relief and baselines move a scatterer in range by as much as the margin of the ground.
-    before = (ground.samples - _full_width(plan)) / 2
+    before = (ground.samples - plan.frame.samples) / 2
     after = left + options.samples + before
     lines = (first, first + options.lines_per_burst + 2 * _LINES_AROUND)
     return tiles_within(lines, (left - before, after))
-
-
-def _full_width(plan: ScenePlan) -> int:
-    first, last = plan.swaths[0], plan.swaths[-1]
-    shift = (last.near_range_time_s - first.near_range_time_s) * plan.radar.sampling_rate_hz
-    return round(shift) + plan.options.samples
 
 
 def _weights(plan: ScenePlan, response: Response) -> Array:

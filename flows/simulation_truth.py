@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from bperp.flows.simulation_plan import ScenePlan, SwathPlan, velocity_at
+from bperp.flows.simulation_ground import velocity_at
+from bperp.flows.simulation_plan import ScenePlan, SwathPlan
 from bperp.flows.simulation_render import (
     PersistentTruth,
     burst_signal,
@@ -19,7 +20,8 @@ from bperp.flows.simulation_render import (
     valid_rectangle,
 )
 from bperp.kernels.simulation.noise import DAYS_PER_YEAR, coherence_matrix
-from bperp.kernels.simulation.orbit import geodetic_to_ecef, perpendicular_baseline, zero_doppler
+from bperp.kernels.simulation.orbit import geodetic_to_ecef, zero_doppler
+from bperp.kernels.simulation.passage import perpendicular_baseline
 
 Array = NDArray[np.float64]
 
@@ -29,7 +31,7 @@ _MAP_POINTS = 100
 def burst_names(plan: ScenePlan) -> list[str]:
     """Return the identifiers of all bursts, swath by swath, e.g. ``t052_110431_iw1``."""
     return [
-        f"t{plan.passage.track:03d}_{burst_id:06d}_{swath.name.lower()}"
+        f"t{plan.frame.passage.track:03d}_{burst_id:06d}_{swath.name.lower()}"
         for swath in plan.swaths
         for burst_id in swath.burst_ids
     ]
@@ -110,7 +112,7 @@ def _attributes(plan: ScenePlan) -> dict[str, Any]:
 def _date_variables(plan: ScenePlan) -> dict[str, Any]:
     days = np.array([date.day for date in plan.dates])
     target = geodetic_to_ecef(*(np.array([v]) for v in plan.anchor))
-    guess = np.array([plan.middle_s])
+    guess = np.array([plan.frame.middle_s])
     reference = plan.dates[plan.options.reference_index].orbit
     baselines = [
         float(perpendicular_baseline(reference, date.orbit, target, guess)[0])

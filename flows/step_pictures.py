@@ -243,7 +243,7 @@ def _draw_scatterers(
 def _draw_timeseries(
     folder: Path, stack: Stack, source: Source, summaries: Summaries, _options: Any
 ) -> list[Path]:
-    from bperp.flows.picture_maps import picture_series, picture_velocity_map
+    from bperp.flows.pictures import picture_series, picture_velocity_map
 
     def read(name: str) -> NDArray[Any]:
         return source.read(TIMESERIES, name, (slice(None),))

@@ -74,7 +74,7 @@ def _best_trial(
     for trial in range(power.size):
         if power[trial] > power[best]:  # the first maximum, as the text wants
             best = trial
-    return step * (best - trials)
+    return float(step * (best - trials))
 
 
 @njit

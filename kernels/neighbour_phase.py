@@ -236,15 +236,18 @@ def _exclude(
     size = position.shape[0]
     start = np.zeros(size + 1, np.int64)
     found = (np.empty(size, np.int64), np.empty(size, np.float64))
-    for p in range(size):
-        start[p + 1] = start[p] + _list_excluded(p, position, radius, place, taps, found)
-    index = np.empty(start[size], np.int64)
-    weight = np.empty(start[size], np.float64)
-    for p in range(size):
-        count = _list_excluded(p, position, radius, place, taps, found)
-        for at in range(count):
-            index[start[p] + at] = found[0][at]
-            weight[start[p] + at] = found[1][at]
+    index, weight = np.empty(0, np.int64), np.empty(0, np.float64)
+    for turn in range(2):  # count, then fill
+        for p in range(size):
+            count = _list_excluded(p, position, radius, place, taps, found)
+            if turn == 0:
+                start[p + 1] = start[p] + count
+                continue
+            for at in range(count):
+                index[start[p] + at] = found[0][at]
+                weight[start[p] + at] = found[1][at]
+        if turn == 0:
+            index, weight = np.empty(start[size], np.int64), np.empty(start[size], np.float64)
     return start, index, weight
 
 

@@ -162,7 +162,9 @@ def fit_orbit(
     target = np.concatenate([position[first:last] - origin, velocity[first:last] * scale])
     solution = np.linalg.lstsq(design, target, rcond=None)[0]
     powers = np.zeros((ORBIT_DEGREE + 1, 3))
-    powers[: degree + 1] = np.stack([chebyshev.cheb2poly(c) for c in solution.T], axis=1)
+    for axis, column in enumerate(solution.T):
+        terms = chebyshev.cheb2poly(column)  # drops trailing zeros
+        powers[: terms.size, axis] = terms
     powers[0] += origin
     return OrbitPolynomial(center_s, half_span_s, powers)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bperp.kernels.carrier import doppler_hz
 from numpy.typing import NDArray
 
+from bperp.kernels.carrier import doppler_hz
 from bperp.kernels.chebyshev import TERMS, OffsetPolynomial, fit_burst_offsets
 from bperp.kernels.spectral_diversity import (
     AzimuthShift,
@@ -24,11 +24,9 @@ from bperp.kernels.spectral_diversity import (
 )
 from bperp.pipeline.baseline import center_baseline_m
 from bperp.pipeline.burst import BurstImage
-from bperp.pipeline.geometry import product as geometry_product
-from bperp.pipeline.ingest import product as slc_product
 from bperp.pipeline.layout import date_coordinate
 from bperp.pipeline.radar import burst_carrier, burst_grid, burst_orbit
-from bperp.pipeline.resampling import Resampler, complex_from_pairs
+from bperp.pipeline.resampling import Resampler, complex_numbers, read_numbers
 from bperp.pipeline.stack import Overlap, Stack
 from bperp.pipeline.stage import (
     ArraySpec,
@@ -60,7 +58,7 @@ def _plan(context: Context) -> Plan:
 
 def _height_range(context: Context) -> list[float]:
     """Return the heights of the whole scene with a margin for its own errors."""
-    summaries = [receipt.summary for receipt in context.receipts("geometry").values()]
+    summaries = [receipt["summary"] for receipt in context.receipts("geometry").values()]
     low = [item["height_min_m"] for item in summaries if item["height_min_m"] is not None]
     high = [item["height_max_m"] for item in summaries if item["height_max_m"] is not None]
     return [min(low) - HEIGHT_MARGIN_M, max(high) + HEIGHT_MARGIN_M]
@@ -249,25 +247,19 @@ def _estimate(
     for name, window in zip(overlap["bursts"], overlap["windows"], strict=True):
         burst = bursts[name]
         rows, columns = slice(window[0], window[1]), slice(window[2], window[3])
-        height = source.read(geometry_product(name), "height", (rows, columns))
-        numbers = source.read(
-            slc_product(name),
-            "slc",
-            (slice(parameters["reference_index"], parameters["reference_index"] + 1), rows, columns,
-             slice(0, 2)),
-        )[0]  # fmt: skip
+        reference = read_numbers(source, name, parameters["reference_index"], rows, columns)
         resampler = Resampler.prepare(
             burst.reference, burst.secondary, burst.offsets, (0.0, 0.0), parameters["date_index"]
         )
-        images.append(complex_from_pairs(numbers))
-        images.append(resampler.window(source, tuple(window), height))
+        images.append(complex_numbers(reference))
+        images.append(resampler.window(source, tuple(window)))
         doppler.append(_mean_doppler_hz(burst.reference, window))
     return estimate_azimuth_shift(
         *images,
         doppler[0] - doppler[1],
         bursts[overlap["bursts"][0]].reference.azimuth_time_interval_s,
         looks=tuple(options["looks"]),
-        max_shift_lines=options["max_shift"],
+        max_shift_lines=options["max_shift_lines"],
     )
 
 

@@ -28,7 +28,7 @@ def calibration(context: Context) -> list[float]:
     factors = []
     for date in stack.dates:
         sums = [
-            receipts[f"{burst}/{date}"].summary
+            receipts[f"{burst}/{date}"]["summary"]
             for burst in stack.burst_ids
             if (burst, date) in stack.images
         ]

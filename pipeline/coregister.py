@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from bperp.kernels.amplitude import accumulate_calibration
 from bperp.pipeline.alignment import read_azimuth_shift, read_offsets
 from bperp.pipeline.burst import BurstImage
-from bperp.pipeline.geometry import product as geometry_product
-from bperp.pipeline.ingest import product as slc_product
 from bperp.pipeline.layout import CHUNK_LINES, CHUNK_SAMPLES, date_coordinate, slc_array
-from bperp.pipeline.resampling import Resampler
+from bperp.pipeline.resampling import Resampler, read_numbers
 from bperp.pipeline.scene import tile_windows
 from bperp.pipeline.stack import Stack
 from bperp.pipeline.stage import Block, Computation, Context, Plan, Source, Stage, Task, Template
@@ -82,11 +80,9 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     for _, window in tile_windows(shape, (CHUNK_LINES, CHUNK_SAMPLES)):
         rows, columns = slice(window[0], window[1]), slice(window[2], window[3])
         if resampler is None:
-            region = (slice(index, index + 1), rows, columns, slice(0, 2))
-            pairs = source.read(slc_product(reference.burst_id), "slc", region)
+            pairs = read_numbers(source, reference.burst_id, index, rows, columns)[np.newaxis]
         else:
-            height = source.read(geometry_product(reference.burst_id), "height", (rows, columns))
-            pairs, lost = _round(resampler.window(source, window, height))
+            pairs, lost = _round(resampler.window(source, window))
             clipped += lost
         total, number = accumulate_calibration(pairs)
         amplitude, count = amplitude + float(total[0]), count + int(number[0])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from bperp.kernels.carrier import CarrierModel, RangePolynomials, build_carrier
 from numpy.typing import NDArray
 
+from bperp.kernels.carrier import CarrierModel, RangePolynomials, build_carrier
 from bperp.kernels.orbit import OrbitPolynomial, evaluate_orbit, fit_orbit
 from bperp.kernels.zero_doppler import RadarGrid
 from bperp.pipeline.burst import BurstImage, PolynomialList

@@ -5,14 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from bperp.kernels.carrier import CarrierModel
-from bperp.kernels.chebyshev import OffsetPolynomial
-from bperp.kernels.resample import TapTables
-from bperp.kernels.taps import design_taps
 from numpy.typing import NDArray
 
+from bperp.kernels.chebyshev import OffsetPolynomial
+from bperp.kernels.resample import (
+    HALO_SAMPLES,
+    ResamplePlan,
+    SourceWindow,
+    plan_resampling,
+    resample_burst_tile,
+    source_window,
+)
+from bperp.kernels.taps import choose_taps, design_taps
 from bperp.pipeline.burst import BurstImage
-from bperp.pipeline.radar import burst_carrier
+from bperp.pipeline.geometry import product as geometry_product
+from bperp.pipeline.ingest import product as slc_product
+from bperp.pipeline.radar import burst_carrier, burst_grid
 from bperp.pipeline.stage import Source
 
 Window = tuple[int, int, int, int]
@@ -21,18 +29,12 @@ Window = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Resampler:
-    """Everything that stays the same over the windows of one burst and date."""
+    """What stays the same over the windows of one burst and date."""
 
     reference: BurstImage
     secondary: BurstImage
-    azimuth_offset: OffsetPolynomial
-    range_offset: OffsetPolynomial
-    azimuth_shift_lines: float
-    range_shift_samples: float
-    carrier: CarrierModel
-    taps: TapTables
     date_index: int
-    shape: tuple[int, int]
+    plan: ResamplePlan
 
     @classmethod
     def prepare(
@@ -42,31 +44,29 @@ class Resampler:
         offsets: tuple[OffsetPolynomial, OffsetPolynomial],
         shifts: tuple[float, float],
         date_index: int,
-        shape: tuple[int, int],
     ) -> Resampler:
-        """Design the filters and the carrier of a burst and date."""
-        taps = design_taps(
-            range_sampling_rate_hz=secondary.range_sampling_rate_hz,
-            range_bandwidth_hz=secondary.range_bandwidth_hz,
-            range_window_coefficient=secondary.range_window_coefficient,
-            azimuth_sampling_rate_hz=1.0 / secondary.azimuth_time_interval_s,
-            azimuth_bandwidth_hz=secondary.azimuth_bandwidth_hz,
-            azimuth_window_coefficient=secondary.azimuth_window_coefficient,
+        """Design filters and carrier; ``shifts`` are in lines and samples beyond the offsets."""
+        line_rate = 1.0 / secondary.azimuth_time_interval_s
+        azimuth = _taps(
+            line_rate, secondary.azimuth_bandwidth_hz, secondary.azimuth_window_coefficient
         )
-        return cls(
-            reference,
-            secondary,
-            *offsets,
-            *shifts,
+        distance = _taps(
+            secondary.range_sampling_rate_hz,
+            secondary.range_bandwidth_hz,
+            secondary.range_window_coefficient,
+        )
+        plan = plan_resampling(
+            offsets,
+            shifts,
+            (azimuth, distance),
             burst_carrier(secondary),
-            taps,
-            date_index,
-            shape,
+            burst_grid(reference),
+            burst_grid(secondary),
+            secondary.wavelength_m,
         )
+        return cls(reference, secondary, date_index, plan)
 
-    def window(
-        self, source: Source, window: Window, height_m: NDArray[np.float32]
-    ) -> NDArray[np.complex64]:
+    def window(self, source: Source, window: Window) -> NDArray[np.complex64]:
         """Return the flattened secondary in a window of the reference burst.
 
         Parameters
@@ -74,8 +74,50 @@ class Resampler:
         source : Source
             Reader of the running task.
         window : tuple of int
-            Lines and samples of the reference burst.
-        height_m : ndarray of float32, (lines, samples)
-            Ellipsoidal heights of the window, NaN where unknown (result 0 there).
+            Lines and samples of the reference burst; results do not depend on the tiling if the
+            samples start at a multiple of 32 or the edge of the burst.
+
+        Returns
+        -------
+        ndarray of complex64, (lines, samples)
+            Zero where the secondary or the height is missing.
         """
-        raise NotImplementedError
+        top, bottom, left, right = window
+        first = max(0, left - HALO_SAMPLES)
+        last = min(self.reference.samples, right + HALO_SAMPLES)
+        height = source.read(
+            geometry_product(self.reference.burst_id),
+            "height",
+            (slice(top, bottom), slice(first, last)),
+        )
+        shape = (bottom - top, right - left)
+        if not np.isfinite(height).any():
+            return np.zeros(shape, np.complex64)
+        limits = (float(np.nanmin(height)), float(np.nanmax(height)))
+        size = (self.secondary.lines, self.secondary.samples)
+        rows, columns = source_window(self.plan, (top, left), shape, limits, size)
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            return np.zeros(shape, np.complex64)
+        numbers = read_numbers(source, self.secondary.burst_id, self.date_index, rows, columns)
+        pixels = SourceWindow(numbers, rows.start, columns.start, self.secondary.valid)
+        return resample_burst_tile(pixels, self.plan, height, (top, left), shape, first)
+
+
+def _taps(sampling_hz: float, bandwidth_hz: float, coefficient: float) -> NDArray[np.float32]:
+    taps = choose_taps(bandwidth_hz, sampling_hz)
+    return design_taps(sampling_hz, bandwidth_hz, coefficient, taps)
+
+
+def read_numbers(
+    source: Source, burst_id: str, date_index: int, rows: slice, columns: slice
+) -> NDArray[np.int16]:
+    """Return digital numbers of a burst and date, ``(lines, samples, 2)`` int16."""
+    region = (slice(date_index, date_index + 1), rows, columns, slice(0, 2))
+    numbers: NDArray[np.int16] = source.read(slc_product(burst_id), "slc", region)[0]
+    return numbers
+
+
+def complex_numbers(numbers: NDArray[np.int16]) -> NDArray[np.complex64]:
+    """Convert int16 pairs ``(..., 2)`` to complex64 ``(...)``."""
+    floats = np.ascontiguousarray(numbers, np.float32)
+    return floats.view(np.complex64)[..., 0]

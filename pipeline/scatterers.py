@@ -55,7 +55,7 @@ def _plan(context: Context) -> Plan:
     options = dict(context.options["scatterers"])
     limit = context.options["amplitude"]["max_amplitude_dispersion"]
     dates = complete_dates(stack)
-    found = [r.summary["candidates"] for r in context.receipts("amplitude").values()]
+    found = [r["summary"]["candidates"] for r in context.receipts("amplitude").values()]
     slot = max(1, -(-max(found, default=0) // SLOT_STEP)) * SLOT_STEP
     shape = (stack.scene.lines, stack.scene.samples)
     windows = list(tile_windows(shape, (CHUNK_LINES, CHUNK_SAMPLES)))
@@ -101,7 +101,7 @@ def trial_wraps(context: Context) -> float:
     stack: Stack = context.stack
     baselines = [0.0]
     for receipt in context.receipts("alignment").values():
-        baselines += receipt.summary["perpendicular_baseline_m"].values()
+        baselines += receipt["summary"]["perpendicular_baseline_m"].values()
     image = stack.reference(stack.burst_ids[0])
     ratio = image.range_spacing_m / ground_spacing_m(image)[1]
     factor = 4 * np.pi / (image.wavelength_m * image.near_range_m * ratio)
@@ -113,7 +113,7 @@ def _noise_options(options: Mapping[str, Any], wraps: float) -> PhaseNoiseOption
     cell = options["filter_grid_m"]
     sigma = HALF_POWER * options["low_pass_wavelength_m"]
     neighbours = NeighbourFilter(cell, sigma, exclusion_m=min(40.0, cell))
-    return PhaseNoiseOptions(wraps, options["gamma_iterations"], neighbours)
+    return PhaseNoiseOptions(wraps, options["iterations"], neighbours)
 
 
 def _template(stack: Stack, slot: int, tiles: int) -> Template:

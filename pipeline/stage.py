@@ -117,15 +117,6 @@ class Source(Protocol):
         ...
 
 
-class Receipt(Protocol):
-    """What a stage may know of a finished task."""
-
-    @property
-    def summary(self) -> Mapping[str, Any]:
-        """The JSON summary that ``compute`` returned."""
-        ...
-
-
 class Context(Protocol):
     """What a stage may know while it plans; the engine provides it."""
 
@@ -139,8 +130,11 @@ class Context(Protocol):
         """Options of each step by name, JSON values only."""
         ...
 
-    def receipts(self, stage: str) -> Mapping[str, Receipt]:
-        """Return the receipts of a finished upstream stage by task key."""
+    def receipts(self, stage: str) -> Mapping[str, Mapping[str, Any]]:
+        """Return the receipts of a finished upstream stage by task key, as plain JSON.
+
+        What ``compute`` returned is under ``"summary"``.
+        """
         ...
 
 

@@ -96,7 +96,7 @@ def _select(context: Context, dates: list[int]) -> tuple[int, int]:
         N701 if no scatterer is stable enough.
     """
     stack: Stack = context.stack
-    summaries = [receipt.summary for receipt in context.receipts("scatterers").values()]
+    summaries = [receipt["summary"] for receipt in context.receipts("scatterers").values()]
     found = np.sum([item["gamma_histogram"] for item in summaries], axis=0)
     kept = np.sum([item["kept_histogram"] for item in summaries], axis=0)
     baselines = _mean_baselines(context, dates)
@@ -124,7 +124,7 @@ def _mean_baselines(context: Context, dates: list[int]) -> NDArray[np.float64]:
     stack: Stack = context.stack
     receipts = context.receipts("alignment")
     others = [stack.dates[index] for index in dates if stack.dates[index] != stack.reference_date]
-    values = [list(receipts[date].summary["perpendicular_baseline_m"].values()) for date in others]
+    values = [list(receipts[date]["summary"]["perpendicular_baseline_m"].values()) for date in others]
     return np.array([float(np.mean(bursts)) for bursts in values])
 
 

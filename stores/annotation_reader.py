@@ -108,7 +108,7 @@ def _read_swath(root: Element, context: ProductContext) -> SwathAnnotation:
     absolute_orbit = integer(header, "absoluteOrbitNumber")
     bistatic = "bistaticDelayCorrectionApplied"
     has_bistatic = optional_text(processing, bistatic) is not None
-    formula_orbit = burst_ids.relative_orbit(mission, absolute_orbit)
+    formula_orbit = burst_ids.relative_orbit(mission, absolute_orbit, file_of(root))
     return SwathAnnotation(
         where=file_of(root),
         product_name=context.product_name,

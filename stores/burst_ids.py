@@ -61,7 +61,7 @@ _START_TO_MIDDLE_S = {
 _BURST_ID = re.compile(r"t(\d{3})_(\d{6})_([a-z]+\d)", re.ASCII)
 
 
-def relative_orbit(mission: str, absolute_orbit: int) -> int:
+def relative_orbit(mission: str, absolute_orbit: int, where: str | None = None) -> int:
     """Return the relative orbit (track) 1..175 of an absolute orbit.
 
     Manifests of 2014 (IPF 2.36) name other tracks; the ground that was imaged agrees with this.
@@ -77,6 +77,7 @@ def relative_orbit(mission: str, absolute_orbit: int) -> int:
         raise ProductError(
             "D305",
             "unknown mission, so its relative orbits are unknown",
+            where=where,
             expected="one of " + ", ".join(offsets),
             found=mission,
             remedy="update bperp, or leave this product out",

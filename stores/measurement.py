@@ -230,7 +230,7 @@ def open_measurement(
     url_or_product : str or SafeProduct
         Product, or its path or URL.
     member : str or None
-        As ``SafeProduct.measurement`` returns it.
+        As ``SafeProduct.measurement`` returns it; None or empty: there is none.
     expected_shape : tuple of int, optional
         (lines, samples) according to the annotation.
     allow_truncated : bool, default False
@@ -247,12 +247,12 @@ def open_measurement(
         archive = url_or_product.archive
     else:
         archive = open_archive(url_or_product, storage_options)
-    if member is None:
+    if not member:
         raise _absent(archive.label, "no measurement for this swath")
     where = f"{archive.label}/{member}"
     try:
         source = archive.source(member)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise _absent(where, "no such member") from error
     try:
         return MeasurementReader(source, where, expected_shape, allow_truncated=allow_truncated)

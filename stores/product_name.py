@@ -110,7 +110,7 @@ def _check_type(mission: str, mode: str, product_type: str, label: str) -> None:
             f"{mode} {product_type}",
             "search for IW SLC of the same orbit and date",
         )
-    relative_orbit(mission, 1000)
+    relative_orbit(mission, 1000, label)
 
 
 def find_name(

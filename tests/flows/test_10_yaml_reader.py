@@ -130,6 +130,12 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
+# Ten levels of four: fewer aliases than the limit, a million values.
+SHORT_BOMB = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 4)}]\n"
+    for a, b in zip("abcdefghij", "bcdefghijk", strict=True)
+)
+
 
 @pytest.mark.parametrize(
     "text",
@@ -139,6 +145,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         "a: !custom 1\n",
         "a: !!int '3'\n",
         BOMB,
+        SHORT_BOMB,
         "a: &a [*a]\n",
         "a: *nothing\n",
         "a: " + "[" * 50 + "]" * 50 + "\n",
@@ -146,7 +153,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         "x: &x 1\ny: [" + ", ".join(["*x"] * 100) + "]\n",
         "a: 1\n" + "#" * MAX_BYTES,
     ],
-    ids=["object", "name-key", "custom", "int", "bomb", "self", "dangling", "deep", "many",
+    ids=["object", "name-key", "custom", "int", "bomb",
+        "short-bomb", "self", "dangling", "deep", "many",
          "aliases", "large"],
 )  # fmt: skip
 def test_what_could_run_or_grow_is_refused_quickly(text: str) -> None:

@@ -7,14 +7,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bperp.flows import check
 from bperp.flows.check import CheckReport, Finding, check_stack, estimate_disk
+from bperp.flows.check_elevation import Uncovered, sample_heights
 from bperp.flows.config import StackConfig
 from bperp.pipeline.burst import BurstImage, OrbitArc, PolynomialList
 from bperp.pipeline.stack import Placement, Scene, Stack
-from bperp.stores.errors import OrbitError, ProductError, SecurityError, StackError
+from bperp.stores.elevation import ElevationModel
+from bperp.stores.errors import (
+    ElevationError,
+    OrbitError,
+    ProductError,
+    SecurityError,
+    StackError,
+)
+from bperp.stores.geotiff_writer import write_elevation
 
 DATES = tuple(f"2020-{month:02d}-05" for month in range(1, 4))
 BURSTS = ("t052_109876_iw1", "t052_109877_iw1")
@@ -59,7 +69,8 @@ def values(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "a.zip").touch()
     (tmp_path / "orbits").mkdir()
     (tmp_path / "orbits" / "S1A_OPER_AUX_POEORB_x.EOF").touch()
-    (tmp_path / "dem.tif").write_bytes(b"II*\0")
+    heights = np.full((30, 30), 100.0, np.float32)
+    write_elevation(tmp_path / "dem.tif", heights, (42.0, 12.0), (0.1, 0.1))
     return {
         "root": str(tmp_path / "root"),
         "slc": [str(tmp_path / "*.zip")],
@@ -69,8 +80,14 @@ def values(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def report_of(values: dict[str, Any], found: Any | None = None) -> CheckReport:
-    return check_stack(StackConfig.from_values(values), index=lambda config: found or index())
+def report_of(
+    values: dict[str, Any], found: Any | None = None, hole: Uncovered | None = None
+) -> CheckReport:
+    return check_stack(
+        StackConfig.from_values(values),
+        index=lambda config: found or index(),
+        coverage=lambda model, image: hole,
+    )
 
 
 def only_error(report: CheckReport) -> Finding:
@@ -122,17 +139,40 @@ def test_empty_elevation_file(values: dict[str, Any], tmp_path: Path) -> None:
     assert only_error(report_of(values)).code == "E602"
 
 
-def test_geoid_heights_without_a_grid_are_refused(
-    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_faults_of_the_elevation_model_keep_their_code(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values["dem"]["vertical_datum"] = "egm2008"
-    monkeypatch.setattr(check, "installed_grid", lambda datum: None)
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise ElevationError("E603", "no geoid grid", where="egm2008", remedy="give dem.geoid")
+
+    monkeypatch.setattr(ElevationModel, "open", fail)
     error = only_error(report_of(values))
-    assert (error.code, error.where) == ("E603", "dem.vertical_datum")
-    assert "egm2008" in error.remedy
-    (tmp_path / "grid.gtx").write_bytes(b"x")
-    values["dem"]["geoid"] = str(tmp_path / "grid.gtx")
-    assert report_of(values).exit_code == 0
+    assert (error.code, error.where, error.remedy) == ("E603", "egm2008", "give dem.geoid")
+
+
+def test_declared_datum_must_agree_with_the_file(values: dict[str, Any]) -> None:
+    # The file says heights above the ellipsoid; tens of metres would be added to them.
+    values["dem"]["vertical_datum"] = "egm96"
+    report = report_of(values)
+    assert only_error(report).code in ("E603", "E604")
+    assert report.exit_code == 3
+
+
+def test_elevation_must_cover_the_bursts(values: dict[str, Any]) -> None:
+    report = report_of(values, hole=Uncovered(3, 153, 41.25, 12.5))
+    error = only_error(report)
+    assert (error.code, report.exit_code) == ("E605", 3)
+    assert f"3 of 153 points of burst {BURSTS[0]} have no height" in error.message
+    assert "lat 41.2500, lon 12.5000" in error.message
+
+
+def test_heights_are_looked_up_at_the_nearest_sample() -> None:
+    heights = np.array([[1, 2, 3], [4, np.nan, 6]], np.float32)
+    grid = (10.0, 179.5, -0.5, 0.5)
+    latitude = np.array([10.1, 9.6, 9.5, 10.0, 10.3, 10.0])
+    longitude = np.array([179.4, -179.6, 180.0, -179.5, 179.5, 179.0])
+    found = sample_heights(heights, grid, latitude, longitude)
+    np.testing.assert_array_equal(found, [1, 6, np.nan, 3, np.nan, np.nan])
 
 
 def test_root_below_a_file(values: dict[str, Any], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 
 import numpy as np
@@ -20,6 +21,11 @@ from bperp.kernels.phase_noise import (
 
 DATES = 20
 BASELINE = np.random.default_rng(99).uniform(-100, 100, DATES)
+
+
+@functools.cache
+def random_counts():
+    return random_phase_gamma(BASELINE, 0.5, 100_000, seed=1)
 
 
 def unit(phase):
@@ -133,7 +139,7 @@ def test_pure_noise_has_the_gamma_of_random_phases(iterations, tolerance):
     phasor, position, dispersion = pure_noise(20000, 500, 4)
     options = PhaseNoiseOptions(0.5, iterations)
     gamma = estimate_phase_noise(phasor, position, baselines(20000), dispersion, options).gamma
-    counts = random_phase_gamma(BASELINE, 0.5, 100_000, seed=1)
+    counts = random_counts()
     edges = np.arange(1, 101) / 100
     for share in (0.25, 0.5, 0.9, 0.99):
         expected = np.interp(share, np.cumsum(counts) / counts.sum(), edges)
@@ -157,7 +163,7 @@ def test_correlated_speckle_next_door_does_not_vouch():
         options = PhaseNoiseOptions(0.5, 1, NeighbourFilter(exclusion_m=exclusion))
         gamma = estimate_phase_noise(*twins, baselines(4000), both, options).gamma
         medians.append(np.median(gamma[gamma > 0]))
-    counts = random_phase_gamma(BASELINE, 0.5, 50_000, seed=1)
+    counts = random_counts()
     expected = np.interp(0.5, np.cumsum(counts) / counts.sum(), np.arange(1, 101) / 100)
     assert medians[0] == pytest.approx(expected, rel=0.02)
     assert medians[1] > 1.2 * expected
@@ -167,7 +173,7 @@ def test_stable_scatterers_are_found_with_the_requested_share_of_noise():
     phasor, position, dispersion, is_stable, slope = scene(12000, 400, 0.3, 6)
     options = PhaseNoiseOptions(0.5)
     result = estimate_phase_noise(phasor, position, baselines(12000), dispersion, options)
-    counts = random_phase_gamma(BASELINE, 0.5, 200_000, seed=2)
+    counts = random_counts()
     for percent in (1.0, 5.0):
         accepted = result.gamma > gamma_threshold(result.gamma, counts, percent)
         assert 100 * np.mean(~is_stable[accepted]) < 1.25 * percent + 0.2

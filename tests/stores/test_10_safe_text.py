@@ -15,7 +15,7 @@ import numpy as np
 from lxml import etree
 
 NODE_NS = int(np.datetime64("2023-09-04T05:56:46.900000000").astype(np.int64))
-SCENE_S = 60.0
+SCENE_S = 61.0
 RADIUS_M, INCLINATION_RAD = 7_070_000.0, math.radians(98.18)
 # Of relative orbit 52, as the real mission has it.
 NODE_LONGITUDE_DEG = (0.1455 - 51 * 360.0 * 12 / 175 + 180.0) % 360.0 - 180.0
@@ -23,8 +23,8 @@ EARTH_RATE_RAD_S = 7.292115e-5
 NODE_RATE_RAD_S = math.sqrt(3.986004418e14 / RADIUS_M**3)
 LINES, SAMPLES, BURSTS = 12, 16, 2
 CYCLE_S, ORBIT_S = 2.758273, 12 * 86400 / 175
-NAME = "S1A_IW_SLC__1SDV_20230904T055746_20230904T055750_050174_0609E3_DAA1"
-STEM = "s1a-{swath}-slc-{pol}-20230904t055746-20230904t055750-050174-0609e3-{number:03d}"
+NAME = "S1A_IW_SLC__1SDV_20230904T055747_20230904T055751_050174_0609E3_DAA1"
+STEM = "s1a-{swath}-slc-{pol}-20230904t055747-20230904t055751-050174-0609e3-{number:03d}"
 
 
 def iso(time_ns: int) -> str:
