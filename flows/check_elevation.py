@@ -71,14 +71,13 @@ def uncovered_points(model: ElevationModel, image: BurstImage) -> Uncovered | No
 
     heights, grid = replace(model, absent="mask").window(*burst_bounds(image))
     orbit = burst_orbit(image)
-    times = line_times_s(image, 0, image.lines)[[0, -1]]
-    ranges = slant_ranges_m(image, 0, image.samples)[[0, -1]]
-    time, distance = (
-        axis.ravel()
-        for axis in np.meshgrid(
-            np.linspace(*times, _LINES), np.linspace(*ranges, _SAMPLES), indexing="ij"
-        )
+    times, ranges = line_times_s(image, 0, image.lines), slant_ranges_m(image, 0, image.samples)
+    axes = np.meshgrid(
+        np.linspace(times[0], times[-1], _LINES),
+        np.linspace(ranges[0], ranges[-1], _SAMPLES),
+        indexing="ij",
     )
+    time, distance = (axis.ravel() for axis in axes)
     known = heights[np.isfinite(heights)]
     usual = float(np.median(known)) if known.size else 0.0
     height = np.full(time.shape, usual)

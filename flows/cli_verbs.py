@@ -85,7 +85,7 @@ def run(console: Console, path: Path, request: RunRequest) -> Outcome:
         progress=console.progress(),
     )
     payload = _as_mapping(summary)
-    title = "would do" if request.dry_run else f"results are in {config.root}"
+    title = "nothing was done: dry run" if request.dry_run else f"results are in {config.root}"
     return Outcome(payload, lambda c: _show_fields(c, title, payload))
 
 
@@ -200,30 +200,49 @@ def _show_fields(console: Console, title: str, values: Mapping[str, Any]) -> Non
         if isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values()):
             _show_records(console, label, [{"": key, **row} for key, row in value.items()])
         elif isinstance(value, Mapping):
-            console.table(label, ("", "value"), [(k, _short(v)) for k, v in value.items()])
+            console.table(label, ("", "value"), [(k, _short(v, k)) for k, v in value.items()])
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
             _show_records(console, label, value)
-        else:
-            console.line(f"{label}: {_short(value)}")
+        elif value not in (None, "", [], ()):
+            console.line(f"{label}: {_short(value, str(name))}")
     console.line(title)
 
 
 def _show_records(console: Console, label: str, records: Sequence[Mapping[str, Any]]) -> None:
-    """Show records as a table; nested values are for the JSON document only."""
+    """Show records as a table; nested values and empty columns are for the JSON document only."""
     names = dict.fromkeys(key for row in records for key in row)
-    columns = [n for n in names if not any(isinstance(row.get(n), Mapping) for row in records)]
-    rows = [[_short(row.get(column)) for column in columns] for row in records]
+    columns = [
+        name
+        for name in names
+        if not any(isinstance(row.get(name), Mapping) for row in records)
+        and any(row.get(name) not in (None, "", 0, 0.0) for row in records)
+    ]
+    rows = [[_short(row.get(column), column) for column in columns] for row in records]
     if rows:
         console.table(label, [column.replace("_", " ") for column in columns], rows)
 
 
-def _short(value: Any) -> Any:
+def _short(value: Any, name: str = "") -> Any:
+    """Return a value for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return _number(value, name)
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_short(item, key)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         text = ", ".join(str(_short(item)) for item in value[:6])
         return f"{text}, ... ({len(value)})" if len(value) > 6 else text or "-"
     return value
+
+
+def _number(value: float, name: str) -> float | str:
+    """Return a number with its unit where the name tells it; bytes and pixels in millions."""
+    if "bytes" in name.split("_"):
+        return f"{value / 1e6:.1f} MB"
+    if name == "pixels":
+        return f"{value / 1e6:.2f} M"
+    return f"{value:.1f} s" if name == "seconds" else value
 
 
 def _show_report(console: Console, report: CheckReport) -> None:

@@ -174,13 +174,6 @@ class AlignmentOptions(Options):
         allowed="two integers, 1 to 200",
         unit="pixel",
     )
-    min_overlap_coherence: float = option(
-        0.1,
-        "Overlap pixels of lower coherence get no weight.",
-        unit="1",
-        ge=0,
-        le=1,
-    )
     max_shift_lines: float = option(
         0.05,
         "A larger azimuth shift is beyond the ambiguity of the method and refused.",

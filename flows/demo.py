@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bperp.flows.config import StackConfig, write_config
+from bperp.flows.console import StepCounter
 from bperp.flows.progress import Progress
 from bperp.flows.root import Root
 from bperp.flows.run import run_stack
@@ -70,7 +71,8 @@ def run_demo(
     started = time.perf_counter()
     source = out / "input"
     if not (source / "truth.zarr").exists():
-        simulate_stack(source, dataclasses.replace(PRESETS[preset], seed=seed), progress)
+        options = dataclasses.replace(PRESETS[preset], seed=seed)
+        simulate_stack(source, options, StepCounter(progress, "simulate") if progress else None)
     simulated = time.perf_counter()
     config = _configuration(out, source, preset)
     summary = run_stack(config, engine=engine, workers=workers, progress=progress)
@@ -102,7 +104,7 @@ def _configuration(out: Path, source: Path, preset: str) -> StackConfig:
         "export": {"formats": ["stamps", "csv"]},
     }
     config = StackConfig.from_values(values)
-    write_config(config, out / "stack.yaml")
+    write_config(config, out / "stack.yaml", overwrite=True)
     return config
 
 

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
@@ -63,9 +63,12 @@ __all__ = [
     "StageSummary",
     "TaskFailedError",
     "TaskOrder",
+    "TaskResult",
     "TaskSource",
     "UpstreamPendingError",
     "begin_stage",
+    "drive_stages",
+    "explain_stages",
     "finish_stage",
     "open_session",
     "plan_stage",
@@ -163,7 +166,7 @@ class Session:
             return
         self.context.remember(stage.name, plan.as_planned(finished=plan.is_current))
 
-    def begin(self, stage: Stage, memory_limit_bytes: int | None) -> StagePlan | None:
+    def begin(self, stage: Stage, executor: Executor) -> StagePlan | None:
         """Plan a stage and prepare its products; ``None`` when it is up to date."""
         plan = plan_stage(stage, self.context, self.store)
         summary = summarise_plan(plan, "current" if plan.is_current else "failed")
@@ -173,7 +176,7 @@ class Session:
             self.log.event("stage_current", stage=plan.name, tasks=len(plan.orders))
             self.progress.note(f"{plan.name}: up to date, {len(plan.orders)} tasks")
             return None
-        begin_stage(plan, self.store, memory_limit_bytes)
+        begin_stage(plan, self.store, executor.memory_limit_bytes)
         self._current, self._started = summary, time.perf_counter()
         self.log.event(
             "stage_started",
@@ -306,20 +309,48 @@ def run_stages(
         SIGINT or SIGTERM; everything that has a receipt counts when the run is repeated.
     """
     chosen = (selection or Selection()).resolve(stages)
-    needed = _up_to(stages, chosen[-1] if chosen else None)
     if dry_run:
-        return explain_stages(needed, context, store, chosen)
+        return explain_stages(stages, context, store, chosen)
+
+    def perform(session: Session, plan: StagePlan) -> None:
+        for _ in session.run(executor, plan.pending):
+            pass
+
     with _terminable(), contextlib.closing(executor), open_session(store, context, progress) as run:
-        for stage in needed:
-            if stage.name not in chosen:
-                run.look_at(stage)
-                continue
-            plan = run.begin(stage, executor.memory_limit_bytes)
-            if plan is not None:
-                for _ in run.run(executor, plan.pending):
-                    pass
-                run.finish(plan)
+        drive_stages(run, stages, chosen, executor, perform)
         return run.summary
+
+
+def drive_stages(
+    session: Session,
+    stages: Sequence[Stage],
+    chosen: Sequence[str],
+    executor: Executor,
+    perform: Callable[[Session, StagePlan], None],
+) -> None:
+    """Bring the chosen stages up to date one after the other.
+
+    Parameters
+    ----------
+    session : Session
+        Open session.
+    stages : sequence of Stage
+        The whole chain in order.
+    chosen : sequence of str
+        Names of the stages to run; those before them are only looked at.
+    executor : Executor
+        Gives the memory limit.
+    perform : callable
+        Runs the pending tasks of a stage and reports each to the session.
+    """
+    for stage in _up_to(stages, chosen):
+        if stage.name not in chosen:
+            session.look_at(stage)
+            continue
+        plan = session.begin(stage, executor)
+        if plan is not None:
+            perform(session, plan)
+            session.finish(plan)
 
 
 def explain_stages(
@@ -328,7 +359,7 @@ def explain_stages(
     """Return what a run would do and why, without writing anything."""
     context.ledger = Ledger(store.objects)
     summary = RunSummary(store.objects.url, dry_run=True)
-    for stage in stages:
+    for stage in _up_to(stages, chosen):
         try:
             plan = plan_stage(stage, context, store, allow_unfinished=True)
         except UpstreamPendingError as pending:
@@ -343,11 +374,11 @@ def explain_stages(
     return summary
 
 
-def _up_to(stages: Sequence[Stage], last: str | None) -> list[Stage]:
+def _up_to(stages: Sequence[Stage], chosen: Sequence[str]) -> list[Stage]:
     names = [stage.name for stage in stages]
     if len(set(names)) != len(names):
         raise ValueError(f"stage names must be unique, instead got {names}")
-    return list(stages[: names.index(last) + 1]) if last is not None else []
+    return list(stages[: max((names.index(name) + 1 for name in chosen), default=0)])
 
 
 def _unknown_step(name: str, names: Sequence[str]) -> ConfigurationError:

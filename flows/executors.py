@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -136,6 +137,7 @@ class DaskExecutor:
         self.patience_s = patience_s
         self._cluster: Any = None
         self._client: Any = None
+        self._main = contextlib.ExitStack()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._workers = workers or cores or 1
         self._limit = memory_limit_bytes
@@ -195,14 +197,19 @@ class DaskExecutor:
         with contextlib.suppress(Exception):
             if cluster is not None:
                 cluster.close(timeout=5)
+        self._main.close()
 
     def _connect(self) -> Any:
         if self._client is None:
+            distributed = _distributed()
+            # Restarts and lost connections are ours to report; Dask does it in tracebacks.
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)
             if self.address is None:
+                self._main.enter_context(_hidden_main())
                 self._cluster = _start_cluster(self._workers, int(self.memory_limit_bytes or 0))
             target = self.address or self._cluster.scheduler_address
             try:
-                self._client = _distributed().Client(
+                self._client = distributed.Client(
                     target, set_as_default=False, timeout=self.patience_s
                 )
             except OSError as error:
@@ -250,6 +257,26 @@ class DaskExecutor:
                 raise _scheduler_lost(self._name(), error) from error
             raise
         return answer
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Keep spawned workers from importing the program's main module.
+
+    They need nothing of it. Under Prefect it would load Prefect into every worker, and a script
+    without a ``__name__`` guard would start a cluster in every worker.
+    """
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    main.__spec__ = None
+    if file is not None:
+        del main.__file__
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
 
 
 def _distributed() -> Any:

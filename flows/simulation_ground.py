@@ -94,7 +94,7 @@ def terrain(options: SimulationOptions, ground: Ground, anchor: Anchor) -> Raste
     surface = power_law_surface(
         (top - bottom + 1, right - left + 1),
         (metres, metres * float(np.cos(anchor[0]))),
-        4.0,
+        options.relief_exponent,
         options.relief_smoothing_m,
         generator(options.seed, _STREAM_TERRAIN),
     )

@@ -66,7 +66,9 @@ class SimulationOptions:
     base_height_m: float = 400.0
     relief_m: float = 300.0
     """Highest minus lowest terrain."""
-    relief_smoothing_m: float = 200.0
+    relief_exponent: float = 3.0
+    """The power spectrum of the terrain falls as wavenumber to the minus this."""
+    relief_smoothing_m: float = 120.0
     dem_posting_deg: float = 1.0 / 3600.0
     dem_margin_m: float = 2000.0
     scatterers_per_pixel: float = 1.0
@@ -222,6 +224,7 @@ PRESETS: dict[str, SimulationOptions] = {
         swaths=("IW1", "IW2"),
         lines_per_burst=1501,
         samples=1024,
+        relief_m=600.0,
         bowl_radius_m=2500.0,
         bowl_velocity_m_yr=-0.020,
     ),

@@ -100,6 +100,8 @@ def _attributes(plan: ScenePlan) -> dict[str, Any]:
         "options": options.as_json(),
         "reference_date": str(plan.dates[options.reference_index].date),
         "burst_ids": burst_names(plan),
+        "track": plan.frame.passage.track,
+        "orbit_direction": plan.frame.passage.orbit_direction,
         "wavelength_m": plan.radar.wavelength_m,
         "line_interval_s": plan.radar.line_interval_s,
         "clutter_power": options.clutter_amplitude**2,

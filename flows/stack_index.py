@@ -163,17 +163,8 @@ def _acquisitions(config: StackConfig, notes: list[str]) -> list[_Acquisition]:
     found = [
         _Acquisition(_iso_date(min(p.start_ns for p in group)), group) for group in passes.values()
     ]
-    kept = [item for item in found if _is_selected(config, item.date)]
+    kept = [item for item in found if config.dates.selects(item.date)]
     return sorted(kept, key=lambda item: item.date)
-
-
-def _is_selected(config: StackConfig, date: str) -> bool:
-    dates = config.dates
-    if date in dates.exclude or (dates.include and date not in dates.include):
-        return False
-    return (dates.first is None or date >= dates.first) and (
-        dates.last is None or date <= dates.last
-    )
 
 
 def _iso_date(time_ns: int) -> str:

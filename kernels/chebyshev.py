@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from bperp.kernels._jit import njit
 from bperp.kernels.ellipsoid import geodetic_to_ecef
-from bperp.kernels.orbit import FAST, OrbitPolynomial
+from bperp.kernels.offset_powers import (
+    SAMPLE_POWERS,
+    OffsetPolynomial,
+    OffsetPowers,
+    collapse_line,
+    offset_row,
+    term_degrees,
+    to_powers,
+)
+from bperp.kernels.orbit import OrbitPolynomial
 from bperp.kernels.zero_doppler import RadarGrid, geo2rdr, rdr2geo_at_height
 
 __all__ = [
@@ -35,36 +44,7 @@ __all__ = [
     "zero_offsets",
 ]
 
-# Number of terms -> degrees in (line, sample, height) and limit of their sum.
-TERM_RULES: dict[int, tuple[tuple[int, int, int], int]] = {
-    60: ((3, 4, 3), 6),
-    92: ((3, 6, 3), 8),
-    129: ((3, 8, 4), 9),
-}
 TERMS = 92
-_SAMPLE_POWERS = 9
-
-
-class OffsetPolynomial(NamedTuple):
-    """A trivariate Chebyshev polynomial.
-
-    ``domain`` (3, 2) float64 holds centre and half width of line, sample and height (m), on which
-    the arguments are normalised to [-1, 1]. ``coefficients`` (60, 92 or 129) float64 belong to the
-    terms ``T_i(line) T_j(sample) T_k(height)`` in the order of ``term_degrees``.
-    """
-
-    domain: NDArray[np.float64]
-    coefficients: NDArray[np.float64]
-
-
-class OffsetPowers(NamedTuple):
-    """The same polynomial in powers, laid out for compiled loops.
-
-    ``powers`` (height, line, sample) float64, the last axis padded to 9.
-    """
-
-    domain: NDArray[np.float64]
-    powers: NDArray[np.float64]
 
 
 class BurstOffsets(NamedTuple):
@@ -77,24 +57,6 @@ class BurstOffsets(NamedTuple):
     range: OffsetPolynomial
     azimuth_error: float
     range_error: float
-
-
-def term_degrees(terms: int) -> NDArray[np.int64]:
-    """Return the degrees ``(terms, 3)`` in line, sample and height of every coefficient.
-
-    All combinations up to the degrees of ``TERM_RULES`` whose sum does not exceed the limit, in
-    lexicographic order: 112 combinations of (3, 6, 3) with a sum up to 8 make 92.
-
-    Raises
-    ------
-    ValueError
-        If there is no rule with that number of terms.
-    """
-    if terms not in TERM_RULES:
-        raise ValueError(f"terms must be one of {sorted(TERM_RULES)}, got {terms}")
-    degrees, limit = TERM_RULES[terms]
-    grid = np.indices([degree + 1 for degree in degrees]).reshape(3, -1).T
-    return np.asarray(grid[grid.sum(axis=1) <= limit], dtype=np.int64)
 
 
 def offset_domain(
@@ -237,86 +199,6 @@ def zero_offsets(domain: NDArray[np.float64], terms: int = TERMS) -> OffsetPolyn
     return OffsetPolynomial(domain, np.zeros(term_degrees(terms).shape[0]))
 
 
-def to_powers(polynomial: OffsetPolynomial) -> OffsetPowers:
-    """Convert an offset polynomial to powers of the normalised arguments."""
-    degrees = term_degrees(polynomial.coefficients.size)
-    size = degrees.max(axis=0) + 1
-    dense = np.zeros(size)
-    dense[degrees[:, 0], degrees[:, 1], degrees[:, 2]] = polynomial.coefficients
-    for axis in range(3):
-        basis = np.zeros((size[axis], size[axis]))
-        for k, unit in enumerate(np.eye(size[axis])):
-            row = chebyshev.cheb2poly(unit)
-            basis[k, : row.size] = row
-        dense = np.moveaxis(np.tensordot(dense, basis, axes=(axis, 0)), -1, axis)
-    powers = np.zeros((size[2], size[0], _SAMPLE_POWERS))
-    powers[:, :, : size[1]] = dense.transpose(2, 0, 1)
-    return OffsetPowers(np.ascontiguousarray(polynomial.domain), powers)
-
-
-@njit(fastmath=FAST)
-def collapse_line(offsets: OffsetPowers, line: float, rows: NDArray[np.float64]) -> None:
-    """Insert a line: ``rows`` (height, 9) gets the powers in height and sample."""
-    powers = offsets.powers
-    u = (line - offsets.domain[0, 0]) / offsets.domain[0, 1]
-    last = powers.shape[1] - 1
-    for k in range(powers.shape[0]):
-        for j in range(_SAMPLE_POWERS):
-            value = powers[k, last, j]
-            for i in range(last - 1, -1, -1):
-                value = value * u + powers[k, i, j]
-            rows[k, j] = value
-
-
-@njit(fastmath=FAST)
-def offset_row(
-    offsets: OffsetPowers,
-    rows: NDArray[np.float64],
-    first_sample: float,
-    height: NDArray[np.float32],
-    out: NDArray[np.float64],
-) -> None:
-    """Evaluate the offsets of consecutive samples of one line (``rows`` from collapse_line)."""
-    centre, scale = offsets.domain[1, 0], 1.0 / offsets.domain[1, 1]
-    level, climb = offsets.domain[2, 0], 1.0 / offsets.domain[2, 1]
-    size = np.uint64(out.size)
-    for i in range(size):
-        out[i] = 0.0
-    for k in range(rows.shape[0] - 1, -1, -1):
-        c = rows[k]
-        c0, c1, c2, c3, c4 = c[0], c[1], c[2], c[3], c[4]
-        c5, c6, c7, c8 = c[5], c[6], c[7], c[8]
-        if c7 == 0.0 and c8 == 0.0:
-            for i in range(size):
-                u = (first_sample + np.float64(i) - centre) * scale
-                w = (np.float64(height[i]) - level) * climb
-                value = (((((c6 * u + c5) * u + c4) * u + c3) * u + c2) * u + c1) * u + c0
-                out[i] = out[i] * w + value
-        else:
-            for i in range(size):
-                u = (first_sample + np.float64(i) - centre) * scale
-                w = (np.float64(height[i]) - level) * climb
-                value = (((c8 * u + c7) * u + c6) * u + c5) * u + c4
-                value = (((value * u + c3) * u + c2) * u + c1) * u + c0
-                out[i] = out[i] * w + value
-
-
-@njit(fastmath=FAST)
-def offset_at(
-    offsets: OffsetPowers, rows: NDArray[np.float64], sample: float, height: float
-) -> float:
-    """Evaluate the offset of one sample of a line (``rows`` from collapse_line)."""
-    u = (sample - offsets.domain[1, 0]) / offsets.domain[1, 1]
-    w = (height - offsets.domain[2, 0]) / offsets.domain[2, 1]
-    total = 0.0
-    for k in range(rows.shape[0] - 1, -1, -1):
-        value = 0.0
-        for j in range(_SAMPLE_POWERS - 1, -1, -1):
-            value = value * u + rows[k, j]
-        total = total * w + value
-    return total
-
-
 @njit
 def _evaluate(
     offsets: OffsetPowers,
@@ -325,10 +207,10 @@ def _evaluate(
     height: NDArray[np.float32],
     out: NDArray[np.float64],
 ) -> None:
-    rows = np.empty((offsets.powers.shape[0], _SAMPLE_POWERS))
+    rows = np.empty((offsets.powers.shape[0], SAMPLE_POWERS))
     for i in range(out.shape[0]):
         collapse_line(offsets, first_line + i, rows)
-        offset_row(offsets, rows, first_sample, height[i], out[i])
+        offset_row(offsets, rows, first_sample, 1.0, height[i], out[i])
 
 
 def evaluate_offsets(

@@ -9,13 +9,13 @@ for each pixel, by Newton's iteration in one unknown, or by bisection in layover
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bperp.kernels._jit import njit
 from bperp.kernels.ellipsoid import geodetic_from_point
+from bperp.kernels.height_grid import Heights, cubic_height, height_at, shift_origin
 from bperp.kernels.orbit import FAST, OrbitPolynomial
 from bperp.kernels.zero_doppler import (
     radius_below,
@@ -63,17 +63,6 @@ def _nodes_and_inverse(count: int) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 _RANGE_POINTS, _RANGE_INVERSE = _nodes_and_inverse(_RANGE_NODES)
 _HEIGHT_POINTS, _HEIGHT_INVERSE = _nodes_and_inverse(_HEIGHT_NODES)
-
-
-class _Heights(NamedTuple):
-    """Height grid in index units: ``row = (latitude - latitude_rad) * rows_per_rad``."""
-
-    values: NDArray[np.float32]
-    latitude_rad: float
-    longitude_rad: float
-    rows_per_rad: float
-    columns_per_rad: float
-    cubic: bool
 
 
 @njit
@@ -166,59 +155,9 @@ def _place_chunk(
         out[i] = (((high * w + p3[i]) * w + p2[i]) * w + p1[i]) * w + p0[i]
 
 
-@njit
-def _keys(fraction: float) -> tuple[float, float, float, float]:
-    """Return Keys' cubic convolution weights (a = -1/2)."""
-    t = fraction
-    return (
-        ((-0.5 * t + 1.0) * t - 0.5) * t,
-        (1.5 * t - 2.5) * t * t + 1.0,
-        ((-1.5 * t + 2.0) * t + 0.5) * t,
-        (0.5 * t - 0.5) * t * t,
-    )
-
-
-@njit
-def _cubic_height(values: NDArray[np.float32], row: float, column: float) -> float:
-    """Interpolate by cubic convolution; the outermost rows and columns are repeated."""
-    top, left = math.floor(row), math.floor(column)
-    down = _keys(row - top)
-    across = _keys(column - left)
-    total = 0.0
-    for k in range(4):
-        r = min(max(int(top) - 1 + k, 0), values.shape[0] - 1)
-        line = 0.0
-        for m in range(4):
-            c = min(max(int(left) - 1 + m, 0), values.shape[1] - 1)
-            line += across[m] * values[r, c]
-        total += down[k] * line
-    return total
-
-
-@njit(fastmath=FAST, forceinline=True)
-def _height_at(
-    values: NDArray[np.float32], row: float, column: float
-) -> tuple[float, float, float]:
-    """Return the bilinear height and its gradient (per row, per column), clamped to the grid."""
-    last_row, last_column = values.shape[0] - 2, values.shape[1] - 2
-    row = max(0.0, min(row, last_row + 1.0))
-    column = max(0.0, min(column, last_column + 1.0))
-    top, left = min(np.int64(row), last_row), min(np.int64(column), last_column)
-    down, across = row - top, column - left
-    r, c = np.uint64(top), np.uint64(left)
-    under, beside = np.uint64(top + 1), np.uint64(left + 1)
-    upper_left, upper_right = np.float64(values[r, c]), np.float64(values[r, beside])
-    lower_left, lower_right = np.float64(values[under, c]), np.float64(values[under, beside])
-    upper = upper_left + across * (upper_right - upper_left)
-    lower = lower_left + across * (lower_right - lower_left)
-    per_column = upper_right - upper_left
-    per_column += down * (lower_right - lower_left - per_column)
-    return upper + down * (lower - upper), lower - upper, per_column
-
-
 @njit(fastmath=FAST)
 def _misfit(
-    heights: _Heights,
+    heights: Heights,
     latitudes: NDArray[np.float64],
     longitudes: NDArray[np.float64],
     i: int,
@@ -233,9 +172,9 @@ def _misfit(
         north, east = north * w + latitudes[k, i], east * w + longitudes[k, i]
     row = (north - heights.latitude_rad) * heights.rows_per_rad
     column = (east - heights.longitude_rad) * heights.columns_per_rad
-    value, per_row, per_column = _height_at(heights.values, row, column)
+    value, per_row, per_column = height_at(heights.values, row, column)
     if heights.cubic:
-        value = _cubic_height(heights.values, row, column)
+        value = cubic_height(heights.values, row, column)
     slope = per_row * northward * heights.rows_per_rad
     slope += per_column * eastward * heights.columns_per_rad
     return value - height, slope * _PER_METRE - 1.0
@@ -243,7 +182,7 @@ def _misfit(
 
 @njit
 def _solve_fully(
-    heights: _Heights,
+    heights: Heights,
     latitudes: NDArray[np.float64],
     longitudes: NDArray[np.float64],
     i: int,
@@ -289,9 +228,9 @@ def _quick_step(
         d = rise[i]
         row = row0[i] + d * (row1[i] + d * row2[i])
         column = column0[i] + d * (column1[i] + d * column2[i])
-        value, per_row, per_column = _height_at(values, row, column)
+        value, per_row, per_column = height_at(values, row, column)
         if cubic:
-            value = _cubic_height(values, row, column)
+            value = cubic_height(values, row, column)
         slope = per_row * row1[i] + per_column * column1[i]
         step[i] = (value - start[i] - d) / max(1.0 - slope, 0.25)
         rise[i] = d + step[i]
@@ -299,13 +238,15 @@ def _quick_step(
 
 @njit
 def _anchor_heights(
-    heights: _Heights,
+    heights: Heights,
     powers: tuple[NDArray[np.float64], NDArray[np.float64]],
     first_m: float,
     count: int,
 ) -> NDArray[np.float64]:
     """Solve the heights at ``first_m`` (from the start of the stretch) and every 256 m beyond."""
-    place = (first_m + _ANCHOR_M * np.arange(count)) * (2.0 / _STRETCH_M) - 1.0
+    place = np.empty(count)
+    for i in range(count):
+        place[i] = (first_m + _ANCHOR_M * i) * (2.0 / _STRETCH_M) - 1.0
     latitudes = np.empty((_HEIGHT_NODES, count))
     longitudes = np.empty((_HEIGHT_NODES, count))
     _collapse_range(powers[0], place, latitudes)
@@ -319,7 +260,7 @@ def _anchor_heights(
 
 @njit
 def _solve_chunk(
-    heights: _Heights,
+    heights: Heights,
     arcs: tuple[NDArray[np.float64], NDArray[np.float64]],
     scratch: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
     height_m: NDArray[np.float32],
@@ -341,7 +282,7 @@ def _solve_chunk(
 
 @njit
 def _finish_chunk(
-    heights: _Heights,
+    heights: Heights,
     reference: tuple[float, float],
     latitude_rad: NDArray[np.float64],
     longitude_rad: NDArray[np.float64],
@@ -366,24 +307,8 @@ def _finish_chunk(
 
 
 @njit
-def _shift_origin(heights: _Heights, latitude: float, longitude: float) -> _Heights:
-    """Express the grid relative to a reference position, on the near side of the antimeridian."""
-    middle = heights.longitude_rad + 0.5 * (heights.values.shape[1] - 1) / heights.columns_per_rad
-    turn = middle - longitude
-    turn -= 2.0 * math.pi * math.floor(turn / (2.0 * math.pi) + 0.5)
-    return _Heights(
-        heights.values,
-        heights.latitude_rad - latitude,
-        turn + heights.longitude_rad - middle,
-        heights.rows_per_rad,
-        heights.columns_per_rad,
-        heights.cubic,
-    )
-
-
-@njit
 def _solve_stretch(
-    heights: _Heights,
+    heights: Heights,
     powers: tuple[NDArray[np.float64], NDArray[np.float64]],
     reference: tuple[float, float],
     away_m: NDArray[np.float64],
@@ -419,7 +344,7 @@ def _rdr2geo(
     orbit: OrbitPolynomial,
     time_s: NDArray[np.float64],
     range_m: NDArray[np.float64],
-    heights: _Heights,
+    heights: Heights,
     side: float,
     tables: tuple[
         NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
@@ -441,7 +366,7 @@ def _rdr2geo(
                 out[2][line, start:stop],
                 out[3][line, start:stop],
             )
-            local = _shift_origin(heights, reference[0], reference[1])
+            local = shift_origin(heights, reference[0], reference[1])
             _solve_stretch(local, powers, reference, range_m[start:stop] - low, part)
             start = stop
 
@@ -501,7 +426,7 @@ def rdr2geo(
     if np.any(np.diff(slant_range_m) <= 0.0):
         raise ValueError("slant_range_m must increase")
     latitude0, longitude0, latitude_step, longitude_step = dem_origin
-    grid = _Heights(
+    grid = Heights(
         np.ascontiguousarray(heights, dtype=np.float32),
         math.radians(latitude0),
         math.radians(longitude0),

@@ -271,5 +271,7 @@ def rdr2geo_at_height(
     latitude_rad, longitude_rad : ndarray (n,), float64, rad
         Exact to 1e-8 m; NaN where the range does not reach the height.
     """
-    points = _points_at_height(orbit, azimuth_time_s, slant_range_m, height_m, 1.0 if right else -1.0)
+    points = _points_at_height(
+        orbit, azimuth_time_s, slant_range_m, height_m, 1.0 if right else -1.0
+    )
     return points[0], points[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +104,7 @@ class Resampler:
         return resample_burst_tile(pixels, self.plan, height, (top, left), shape, first)
 
 
+@lru_cache(maxsize=16)
 def _taps(sampling_hz: float, bandwidth_hz: float, coefficient: float) -> NDArray[np.float32]:
     taps = choose_taps(bandwidth_hz, sampling_hz)
     return design_taps(sampling_hz, bandwidth_hz, coefficient, taps)

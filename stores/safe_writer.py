@@ -112,7 +112,7 @@ def product_name(product: ProductRecord, checksum: int) -> str:
 
 
 def seal_product(folder: Path, swaths: Sequence[SwathRecord], *, archive: bool = False) -> Path:
-    """Add the manifest and give the product its final name.
+    """Add the manifest and give the product its final name; one of that name is replaced.
 
     Parameters
     ----------
@@ -130,7 +130,10 @@ def seal_product(folder: Path, swaths: Sequence[SwathRecord], *, archive: bool =
     manifest = _manifest(folder, swaths)
     (folder / "manifest.safe").write_bytes(manifest)
     name = product_name(swaths[0].product, binascii.crc_hqx(manifest, 0xFFFF))
-    final = folder.rename(folder.with_name(name))
+    final = folder.with_name(name)
+    if final.exists():
+        shutil.rmtree(final)
+    folder.rename(final)
     return _pack(final) if archive else final
 
 

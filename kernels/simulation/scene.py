@@ -320,8 +320,10 @@ def draw_persistent(
     rows, columns = max(1, int(shape[0] / cell[0])), max(1, int(shape[1] / cell[1]))
     centre = np.meshgrid(np.arange(rows) + 0.5, np.arange(columns) + 0.5, indexing="ij")
     jitter = random.uniform(-0.35, 0.35, (2, rows, columns))
+    # Every row of cells is turned by its own amount, or the cells would show as stripes.
+    turn = random.uniform(0.0, 1.0, (rows, 1))
     line = ((centre[0] + jitter[0]) * cell[0]).ravel().astype(np.float32)
-    sample = ((centre[1] + jitter[1]) * cell[1]).ravel().astype(np.float32)
+    sample = (((centre[1] + jitter[1] + turn) % columns) * cell[1]).ravel().astype(np.float32)
     count = len(line)
     decibel = np.clip(random.normal(*clutter_db[:2], count), *clutter_db[2:])
     return PersistentScatterers(

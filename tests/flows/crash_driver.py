@@ -1,9 +1,9 @@
 """Kill a run at a given file operation, in a child process; used by test_53_crash.py.
 
-Usage: ``crash_driver.py SCENARIO ROOT FIRST STEP LIMIT``. For the numbers FIRST, FIRST + STEP, ... a
-forked child runs the self-check stages and kills itself with SIGKILL just before its n-th change of
-the file system below ROOT. The state it leaves is verified, the run is repeated, and the outcome is
-compared with that of an undisturbed run. Prints the number of points tried.
+Usage: ``crash_driver.py SCENARIO ROOT FIRST STEP LIMIT``. For the numbers FIRST, FIRST + STEP, ...
+a forked child runs the self-check stages and kills itself with SIGKILL just before its n-th change
+of the file system below ROOT. The state it leaves is verified, the run is repeated, and the outcome
+is compared with that of an undisturbed run. Prints the number of points tried.
 """
 
 from __future__ import annotations

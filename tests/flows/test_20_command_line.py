@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import types
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,11 @@ TOKEN = "fake-token-9f8e7d"
 
 def invoke(*arguments: str | Path) -> Any:
     return CliRunner().invoke(app, [str(item) for item in arguments])
+
+
+@pytest.fixture(autouse=True)
+def _logs_stay_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.fixture
@@ -215,7 +221,7 @@ def test_status_and_export_take_a_root_or_a_configuration(
     stub(monkeypatch, "export", export_product=export_product)
     root = f"{stack.parent}/root"
     result = invoke("status", stack)
-    assert re.search(r"ingest +True +3", result.stdout)
+    assert re.search(r"ingest +yes +3", result.stdout)
     assert invoke("status", "s3://bucket/x", "--json").exit_code == 0
     assert invoke("export", root, "--format", "csv", "--out", "o").exit_code == 0
     assert invoke("export", stack, "--format", "stamps").exit_code == 0

@@ -179,11 +179,6 @@ def bright(tmp_path_factory) -> SimulatedStack:
     return simulate_stack(tmp_path_factory.mktemp("bright"), options)
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> SimulatedStack:
-    return simulate_stack(tmp_path_factory.mktemp("tiny"))
-
-
 def ground_points(truth: xr.Dataset) -> np.ndarray:
     """Earth-fixed positions of the true scatterers."""
     return geodetic_to_ecef(
@@ -389,33 +384,3 @@ def test_velocities_scatter_as_the_noise_implies(tmp_path: Path) -> None:
     velocity *= truth.attrs["wavelength_m"] / (4.0 * np.pi)
     assert len(phase) > 200
     assert np.median(np.abs(velocity)) / 0.6745 == pytest.approx(np.median(floor), rel=0.12)
-
-
-def test_geolocation_grid_and_orbits_agree(tiny: SimulatedStack) -> None:
-    product, file = tiny.products[2], tiny.orbits[2]
-    root = etree.parse(next(product.glob("annotation/s1a-*.xml"))).getroot()
-    epoch = _ns(root.findtext(".//burst/azimuthTime"))
-    orbit = read_orbit(file, epoch)
-    points = root.findall(".//geolocationGridPoint")
-    values = np.array(
-        [
-            [float(p.findtext(k)) for k in ("latitude", "longitude", "height", "slantRangeTime")]
-            for p in points
-        ]
-    )
-    times = np.array([(_ns(p.findtext("azimuthTime")) - epoch) * 1e-9 for p in points])
-    ground = geodetic_to_ecef(np.radians(values[:, 0]), np.radians(values[:, 1]), values[:, 2])
-    time, distance = zero_doppler(orbit, ground, times)
-    assert np.abs(time - times).max() < 1e-8
-    assert np.abs(distance - 0.5 * C * values[:, 3]).max() < 1e-6
-    # The annotated orbit is a prediction: some centimetres away from the orbit file.
-    states, seconds = [], []
-    for vector in root.iterfind(".//orbit"):
-        seconds.append((_ns(vector.findtext("time")) - epoch) * 1e-9)
-        states.append(
-            [float(vector.findtext(f"{k}/{a}")) for k in ("position", "velocity") for a in "xyz"]
-        )
-    near = np.abs(seconds) < 40.0
-    predicted = fit_orbit(np.array(seconds)[near], np.array(states)[near])
-    other, _ = zero_doppler(predicted, ground, times)
-    assert 0.0 < np.abs(other - times).max() * 7000.0 < 0.5

@@ -15,7 +15,12 @@ from lxml import etree
 
 from bperp.flows.simulation import PRESETS, SimulatedStack, SimulationOptions, simulate_stack
 from bperp.flows.simulation_radar import BUILT_IN, geometric_fm_rate, read_template
-from bperp.kernels.simulation.orbit import fit_orbit
+from bperp.kernels.simulation.orbit import (
+    SPEED_OF_LIGHT_M_S,
+    fit_orbit,
+    geodetic_to_ecef,
+    zero_doppler,
+)
 from bperp.stores.errors import ConfigurationError
 
 
@@ -30,6 +35,17 @@ def read_amplitude(product: Path, swath: str) -> tuple[np.ndarray, int, float]:
     lines = int(root.findtext(".//linesPerBurst"))
     start = _ns(root.findtext(".//burst/azimuthTime"))
     return np.abs(image[:lines]), start, float(root.findtext(".//slantRangeTime"))
+
+
+def read_orbit(path: Path, epoch_ns: int):
+    """Fit the vectors of an orbit file near an epoch (seconds from it)."""
+    times, states = [], []
+    for vector in etree.parse(path).getroot().iter("OSV"):
+        seconds = (_ns(vector.findtext("UTC")) - epoch_ns) * 1e-9
+        if abs(seconds) < 60.0:
+            times.append(seconds)
+            states.append([float(vector.findtext(k)) for k in ("X", "Y", "Z", "VX", "VY", "VZ")])
+    return fit_orbit(np.array(times), np.array(states), order=11)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +110,36 @@ def test_annotation_fields(tiny: SimulatedStack) -> None:
     assert not raw[:, :12].any()
     assert not raw[:, -20:].any()
     assert raw[20:-17, 12:-20].any(axis=2).mean() > 0.999
+
+
+def test_geolocation_grid_and_orbits_agree(tiny: SimulatedStack) -> None:
+    product, file = tiny.products[2], tiny.orbits[2]
+    root = etree.parse(next(product.glob("annotation/s1a-*.xml"))).getroot()
+    epoch = _ns(root.findtext(".//burst/azimuthTime"))
+    orbit = read_orbit(file, epoch)
+    points = root.findall(".//geolocationGridPoint")
+    values = np.array(
+        [
+            [float(p.findtext(k)) for k in ("latitude", "longitude", "height", "slantRangeTime")]
+            for p in points
+        ]
+    )
+    times = np.array([(_ns(p.findtext("azimuthTime")) - epoch) * 1e-9 for p in points])
+    ground = geodetic_to_ecef(np.radians(values[:, 0]), np.radians(values[:, 1]), values[:, 2])
+    time, distance = zero_doppler(orbit, ground, times)
+    assert np.abs(time - times).max() < 1e-8
+    assert np.abs(distance - 0.5 * SPEED_OF_LIGHT_M_S * values[:, 3]).max() < 1e-6
+    # The annotated orbit is a prediction: some centimetres away from the orbit file.
+    states, seconds = [], []
+    for vector in root.iterfind(".//orbit"):
+        seconds.append((_ns(vector.findtext("time")) - epoch) * 1e-9)
+        states.append(
+            [float(vector.findtext(f"{k}/{a}")) for k in ("position", "velocity") for a in "xyz"]
+        )
+    near = np.abs(seconds) < 40.0
+    predicted = fit_orbit(np.array(seconds)[near], np.array(states)[near])
+    other, _ = zero_doppler(predicted, ground, times)
+    assert 0.0 < np.abs(other - times).max() * 7000.0 < 0.5
 
 
 def test_orbit_file_looks_like_a_precise_orbit(tiny: SimulatedStack) -> None:

@@ -88,7 +88,8 @@ def test_numbers_wrap_at_the_end_of_the_cycle():
 @pytest.mark.parametrize(
     ("start", "stop", "orbits_since_node", "node"),
     [
-        (52, 52, 0.4, 52),  # ordinary scene
+        (52, 52, 0.4, 52),  # ordinary scenes
+        (52, 52, 0.7, 52),
         (175, 175, 1.002, 174),  # node of the orbit before is annotated (2022-10-11)
         (15, 16, 0.999, 15),  # crossing inside the scene (2022-10-24)
         (98, 99, 1.0004, 98),  # starts just before the crossing, middle after it (2020-01-02)

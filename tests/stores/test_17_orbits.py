@@ -45,7 +45,8 @@ def vector(time_ns: int, leap_s: int, moved_m: float = 0.0, utc: str = "") -> st
     uvw = "".join(f'<V{a} unit="m/s">{v:.6f}</V{a}>' for a, v in rates)
     return (
         f"<OSV><TAI>TAI={stamp(time_ns + leap_s * SECOND)}</TAI>"
-        f"<UTC>{utc or 'UTC=' + stamp(time_ns)}</UTC><Absolute_Orbit>+50174</Absolute_Orbit>{xyz}{uvw}<Quality>NOMINAL</Quality></OSV>"
+        f"<UTC>{utc or 'UTC=' + stamp(time_ns)}</UTC><Absolute_Orbit>+50174</Absolute_Orbit>"
+        f"{xyz}{uvw}<Quality>NOMINAL</Quality></OSV>"
     )
 
 
