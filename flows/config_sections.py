@@ -43,7 +43,6 @@ __all__ = [
 ]
 
 _Looks = Annotated[int, Field(ge=1, le=200)]
-_Taps = Annotated[int, Field(ge=4, le=32, multiple_of=2)]
 ListAsTuple = BeforeValidator(as_tuple)
 AUTO, GIVEN = "<auto>", "<given>"
 
@@ -186,10 +185,10 @@ class AlignmentOptions(Options):
 class CoregisterOptions(Options):
     """Resampling to the geometry of the reference date."""
 
-    taps: Auto | Annotated[tuple[_Taps, _Taps], ListAsTuple, Tag(GIVEN)] = option(
+    range_taps: Auto | Annotated[Literal[8, 12, 16], Tag(GIVEN)] = option(
         "auto",
-        "Taps (azimuth, range) of the interpolation kernel; auto: from the bandwidths.",
-        allowed="auto or two even integers, 4 to 32",
+        "Taps of the interpolation kernel in range; auto: from the bandwidth.",
+        allowed="auto, 8, 12 or 16",
         unit="sample",
         discriminator=AUTO_OR_GIVEN,
     )
@@ -268,9 +267,18 @@ class ScattererOptions(Options):
         ge=1,
         le=50,
     )
+    min_phase_stability: float = option(
+        0.7,
+        "Smallest phase stability (gamma) of a selected scatterer, whatever max_percent_random "
+        "allows.",
+        unit="1",
+        ge=0,
+        le=1,
+    )
     weed_neighbours: bool = option(
-        False,
-        "Keep only the best of adjacent scatterers (weed_neighbours).",
+        True,
+        "Keep only the best of adjacent candidates (weed_neighbours): resolution cells are larger "
+        "than pixels.",
         allowed="true or false",
     )
 

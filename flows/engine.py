@@ -9,7 +9,6 @@ the same as running.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import signal
 import threading
 import time
@@ -29,6 +28,7 @@ from bperp.flows.planning import (
 )
 from bperp.flows.progress import NullProgress, Progress
 from bperp.flows.runlog import RunLog
+from bperp.flows.selection import Selection
 from bperp.flows.staging import begin_stage, finish_stage
 from bperp.flows.summary import RunSummary, StageSummary, summarise_plan
 from bperp.flows.worker import (
@@ -42,7 +42,7 @@ from bperp.flows.worker import (
 )
 from bperp.pipeline.stage import Stage
 from bperp.stores.cube import CubeStore
-from bperp.stores.errors import BperpError, ConfigurationError
+from bperp.stores.errors import BperpError
 from bperp.stores.locks import run_lock
 from bperp.stores.objects import LocalObjects, require_exclusive_create
 from bperp.stores.receipts import Ledger
@@ -75,41 +75,6 @@ __all__ = [
     "run_stages",
     "run_task",
 ]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which steps to run: a range, or exactly ``only``; default all."""
-
-    first: str | None = None
-    last: str | None = None
-    only: tuple[str, ...] = ()
-
-    def resolve(self, stages: Sequence[Stage]) -> tuple[str, ...]:
-        """Return the names of the selected stages in order.
-
-        Raises
-        ------
-        ConfigurationError
-            C101 unknown step, C102 the first comes after the last.
-        """
-        names = [stage.name for stage in stages]
-        for name in (self.first, self.last, *self.only):
-            if name is not None and name not in names:
-                raise _unknown_step(name, names)
-        if self.only:
-            return tuple(name for name in names if name in self.only)
-        start = names.index(self.first) if self.first else 0
-        stop = names.index(self.last) if self.last else len(names) - 1
-        if start > stop:
-            raise ConfigurationError(
-                "C102",
-                "the first step comes after the last",
-                where=f"--from {self.first} --to {self.last}",
-                expected="an earlier step in --from",
-                remedy=f"the order is {', '.join(names)}",
-            )
-        return tuple(names[start : stop + 1])
 
 
 @dataclass
@@ -379,17 +344,6 @@ def _up_to(stages: Sequence[Stage], chosen: Sequence[str]) -> list[Stage]:
     if len(set(names)) != len(names):
         raise ValueError(f"stage names must be unique, instead got {names}")
     return list(stages[: max((names.index(name) + 1 for name in chosen), default=0)])
-
-
-def _unknown_step(name: str, names: Sequence[str]) -> ConfigurationError:
-    near = difflib.get_close_matches(name, names, n=1)
-    return ConfigurationError(
-        "C101",
-        "there is no step of this name",
-        where=name,
-        expected=", ".join(names),
-        remedy=f"did you mean {near[0]}?" if near else "choose one of these",
-    )
 
 
 def _error_fields(error: BaseException) -> dict[str, Any]:

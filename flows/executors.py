@@ -20,7 +20,7 @@ from bperp.flows.worker import (
 )
 from bperp.stores.errors import StorageError
 
-BASELINE_BYTES = 450_000_000
+BASELINE_BYTES = 400_000_000
 """Resident memory of a worker that has imported everything and compiled its kernels."""
 USABLE_SHARE = 0.9
 """Share of a worker's limit that may be planned for; above 0.95 the nanny ends the worker."""

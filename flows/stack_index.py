@@ -235,7 +235,7 @@ def _burst_image(
     duration = burst.lines * annotation.azimuth_time_interval_s
     reach = (-POLYNOMIAL_REACH_S, duration + POLYNOMIAL_REACH_S)
     member = product.measurement(annotation.swath, annotation.polarization)
-    flags = dict.fromkeys((*orbit.flags, *annotation.flags))
+    flags = dict.fromkeys((*orbit.flags, *annotation.flags, *product.flags))
     return BurstImage(
         burst_id=burst.burst_id,
         swath=annotation.swath,

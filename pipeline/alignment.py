@@ -120,7 +120,7 @@ def _local(overlap: Overlap, origin: tuple[int, int]) -> list[int]:
 
 
 def _pixels(overlap: Mapping[str, Any]) -> int:
-    top, bottom, left, right = overlap["windows"][0]
+    top, bottom, left, right = (int(edge) for edge in overlap["windows"][0])
     return max(0, bottom - top) * max(0, right - left)
 
 
@@ -243,7 +243,8 @@ def _estimate(
 ) -> AzimuthShift:
     """Read the overlap from both bursts on both dates and compare them."""
     options = parameters["options"]
-    images, doppler = [], []
+    images: list[NDArray[np.complex64]] = []
+    doppler = []
     for name, window in zip(overlap["bursts"], overlap["windows"], strict=True):
         burst = bursts[name]
         rows, columns = slice(window[0], window[1]), slice(window[2], window[3])
@@ -255,7 +256,10 @@ def _estimate(
         images.append(resampler.window(source, tuple(window)))
         doppler.append(_mean_doppler_hz(burst.reference, window))
     return estimate_azimuth_shift(
-        *images,
+        images[0],
+        images[1],
+        images[2],
+        images[3],
         doppler[0] - doppler[1],
         bursts[overlap["bursts"][0]].reference.azimuth_time_interval_s,
         looks=tuple(options["looks"]),

@@ -45,17 +45,19 @@ def _plan(context: Context) -> Plan:
         }
         coordinates = {"date": date_coordinate(stack)}
         templates.append(Template(product(burst_id), (array,), coordinates, attributes))
-        tasks += [_task(stack, burst_id, date) for date in stack.dates_of(burst_id)]
+        taps = context.options["coregister"]["range_taps"]
+        tasks += [_task(stack, burst_id, date, taps) for date in stack.dates_of(burst_id)]
     return Plan(tuple(templates), tuple(tasks))
 
 
-def _task(stack: Stack, burst_id: str, date: str) -> Task:
+def _task(stack: Stack, burst_id: str, date: str, range_taps: int | str) -> Task:
     reference = stack.reference(burst_id)
     parameters = {
         "reference": reference.as_dict(),
         "secondary": stack.images[burst_id, date].as_dict(),
         "date_index": stack.date_index(date),
         "is_reference": date == stack.reference_date,
+        "range_taps": range_taps,
     }
     return Task(
         "coregister",
@@ -104,6 +106,7 @@ def _resampler(parameters: Mapping[str, Any], source: Source) -> Resampler:
         read_offsets(source, reference.burst_id, index),
         (read_azimuth_shift(source, reference.burst_id, index), 0.0),
         index,
+        parameters["range_taps"],
     )
 
 

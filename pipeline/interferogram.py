@@ -197,15 +197,18 @@ def _strip_rows(samples_per_row: int) -> int:
 def _mean_geometry(
     reader: SceneReader, parameters: Mapping[str, Any], name: str
 ) -> NDArray[np.float64]:
-    """Average a coordinate over each look window, row by row of windows."""
+    """Average a coordinate over each look window, a strip of windows at a time."""
     top, bottom, left, right = parameters["window"]
     azimuth_looks, range_looks = parameters["looks"]
     result = np.empty((bottom - top, right - left))
-    for row in range(top, bottom):
-        window = (row * azimuth_looks, (row + 1) * azimuth_looks, left * range_looks,
+    rows = _strip_rows((right - left) * azimuth_looks * range_looks)
+    for first in range(top, bottom, rows):
+        stop = min(first + rows, bottom)
+        window = (first * azimuth_looks, stop * azimuth_looks, left * range_looks,
                   right * range_looks)  # fmt: skip
-        values = reader.geometry(window, name).reshape(azimuth_looks, right - left, range_looks)
-        result[row - top] = values.mean(axis=(0, 2))
+        values = reader.geometry(window, name)
+        blocks = values.reshape(stop - first, azimuth_looks, right - left, range_looks)
+        result[first - top : stop - top] = blocks.mean(axis=(1, 3))
     return result
 
 

@@ -46,12 +46,16 @@ def burst_grid(image: BurstImage) -> RadarGrid:
 
 def line_times_s(image: BurstImage, start: int, stop: int) -> NDArray[np.float64]:
     """Return the zero-Doppler times of lines ``start`` to ``stop`` relative to the first line."""
-    return np.arange(start, stop) * image.azimuth_time_interval_s
+    times: NDArray[np.float64] = np.arange(start, stop) * image.azimuth_time_interval_s
+    return times
 
 
 def slant_ranges_m(image: BurstImage, start: int, stop: int) -> NDArray[np.float64]:
     """Return the slant ranges of samples ``start`` to ``stop``."""
-    return image.near_range_m + np.arange(start, stop) * image.range_spacing_m
+    ranges: NDArray[np.float64] = (
+        image.near_range_m + np.arange(start, stop) * image.range_spacing_m
+    )
+    return ranges
 
 
 def speed_m_s(image: BurstImage) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,16 +46,18 @@ class Resampler:
         offsets: tuple[OffsetPolynomial, OffsetPolynomial],
         shifts: tuple[float, float],
         date_index: int,
+        range_taps: int | Literal["auto"] = "auto",
     ) -> Resampler:
         """Design filters and carrier; ``shifts`` are in lines and samples beyond the offsets."""
         line_rate = 1.0 / secondary.azimuth_time_interval_s
         azimuth = _taps(
-            line_rate, secondary.azimuth_bandwidth_hz, secondary.azimuth_window_coefficient
+            line_rate, secondary.azimuth_bandwidth_hz, secondary.azimuth_window_coefficient, "auto"
         )
         distance = _taps(
             secondary.range_sampling_rate_hz,
             secondary.range_bandwidth_hz,
             secondary.range_window_coefficient,
+            range_taps,
         )
         plan = plan_resampling(
             offsets,
@@ -105,8 +108,11 @@ class Resampler:
 
 
 @lru_cache(maxsize=16)
-def _taps(sampling_hz: float, bandwidth_hz: float, coefficient: float) -> NDArray[np.float32]:
-    taps = choose_taps(bandwidth_hz, sampling_hz)
+def _taps(
+    sampling_hz: float, bandwidth_hz: float, coefficient: float, taps: int | Literal["auto"]
+) -> NDArray[np.float32]:
+    if taps == "auto":
+        taps = choose_taps(bandwidth_hz, sampling_hz)
     return design_taps(sampling_hz, bandwidth_hz, coefficient, taps)
 
 

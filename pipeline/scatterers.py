@@ -42,6 +42,9 @@ from bperp.pipeline.stage import Block, Computation, Context, Plan, Source, Stag
 
 PRODUCT = "scene/scatterers"
 SLOT_STEP = 1024
+OPTIONS = ("filter_grid_m", "low_pass_wavelength_m", "iterations", "weed_neighbours")
+"""Options that the table depends on; the selection thresholds belong to the next step."""
+
 GAMMA_BINS = 100
 POINT_BLOCK = 8192
 """Points whose polynomial terms (92 float64 each) are held at a time."""
@@ -52,7 +55,7 @@ HALF_POWER = 0.1874
 
 def _plan(context: Context) -> Plan:
     stack: Stack = context.stack
-    options = dict(context.options["scatterers"])
+    options = {name: context.options["scatterers"][name] for name in OPTIONS}
     limit = context.options["amplitude"]["max_amplitude_dispersion"]
     dates = complete_dates(stack)
     found = [r["summary"]["candidates"] for r in context.receipts("amplitude").values()]

@@ -47,6 +47,9 @@ RANDOM_SEED = 2005
 BYTES_PER_VALUE = 150
 """Peak bytes per scatterer and date: tables, three arcs each, solver and results."""
 
+NETWORK_ROUNDS = 4
+"""A network is made at most this often: each round drops scatterers without a coherent arc."""
+
 AUTO_RADIUS_M = 500.0
 """Radius of the reference area that is chosen automatically."""
 
@@ -102,19 +105,21 @@ def _select(context: Context, dates: list[int]) -> tuple[int, int]:
     baselines = _mean_baselines(context, dates)
     noise = random_phase_gamma(baselines, trial_wraps(context), RANDOM_DRAWS, RANDOM_SEED)
     centres = (np.arange(GAMMA_BINS) + 0.5) / GAMMA_BINS
-    percent = context.options["scatterers"]["max_percent_random"]
+    options = context.options["scatterers"]
+    percent, least = options["max_percent_random"], options["min_phase_stability"]
     gamma = np.repeat(centres, found).astype(np.float32)
-    bin_threshold = max(1, round(gamma_threshold(gamma, noise, percent) * GAMMA_BINS))
+    threshold = max(gamma_threshold(gamma, noise, percent), least, 1.0 / GAMMA_BINS)
+    bin_threshold = min(round(threshold * GAMMA_BINS), GAMMA_BINS)
     count = int(kept[bin_threshold:].sum())
     if count == 0:
         raise NumericsError(
             "N701",
             "no scatterer is stable enough",
             where=f"{int(found.sum())} candidates on {len(dates)} dates of {stack.reference_date}",
-            expected=f"at most {percent} % random scatterers among those selected",
-            found="no threshold on phase noise that gives any",
-            remedy="raise amplitude.max_amplitude_dispersion or scatterers.max_percent_random, or "
-            "add dates",
+            expected=f"phase stability of at least {threshold:.2f}",
+            found="none",
+            remedy="add dates, raise amplitude.max_amplitude_dispersion or "
+            "scatterers.max_percent_random, or lower scatterers.min_phase_stability",
         )
     return bin_threshold, count
 
@@ -124,7 +129,9 @@ def _mean_baselines(context: Context, dates: list[int]) -> NDArray[np.float64]:
     stack: Stack = context.stack
     receipts = context.receipts("alignment")
     others = [stack.dates[index] for index in dates if stack.dates[index] != stack.reference_date]
-    values = [list(receipts[date]["summary"]["perpendicular_baseline_m"].values()) for date in others]
+    values = [
+        list(receipts[date]["summary"]["perpendicular_baseline_m"].values()) for date in others
+    ]
     return np.array([float(np.mean(bursts)) for bursts in values])
 
 
@@ -174,7 +181,8 @@ class _Table:
 
     @property
     def phasor(self) -> NDArray[np.complex64]:
-        return np.exp(1j * self.phase).astype(np.complex64)
+        phasor: NDArray[np.complex64] = np.exp(1j * self.phase).astype(np.complex64)
+        return phasor
 
 
 COPIED = (
@@ -260,11 +268,21 @@ def _design(parameters: Mapping[str, Any], table: _Table) -> MotionDesign:
 
 
 def _unwrap(parameters: Mapping[str, Any], table: _Table, design: MotionDesign) -> UnwrappedNetwork:
+    """Connect the scatterers, drop those without a coherent arc, connect again, unwrap."""
     options = parameters["options"]
-    pixel = np.column_stack((table.columns["line"], table.columns["sample"]))
-    arcs = build_arcs(pixel * np.array(parameters["spacing_m"]), options["max_arc_length_m"])
+    position = _position_m(parameters, table)
     search = ArcSearch(options["max_arc_velocity_m_yr"], options["max_arc_dem_error_m"])
-    estimates = estimate_arcs(table.phasor, arcs, design, search)
+    kept = np.arange(len(position))
+    for _ in range(NETWORK_ROUNDS):
+        arcs = kept[build_arcs(position[kept], options["max_arc_length_m"])]
+        estimates = estimate_arcs(table.phasor, arcs, design, search)
+        best = np.zeros(len(position))
+        for end in (0, 1):
+            np.maximum.at(best, arcs[:, end], estimates.temporal_coherence)
+        stable = kept[best[kept] >= options["min_arc_coherence"]]
+        if len(stable) == len(kept):
+            break
+        kept = stable
     return unwrap_network(
         table.phase,
         arcs,
@@ -274,16 +292,20 @@ def _unwrap(parameters: Mapping[str, Any], table: _Table, design: MotionDesign) 
     )
 
 
+def _position_m(parameters: Mapping[str, Any], table: _Table) -> NDArray[np.float64]:
+    pixel = np.column_stack((table.columns["line"], table.columns["sample"]))
+    metres: NDArray[np.float64] = pixel * np.array(parameters["spacing_m"])
+    return metres
+
+
 def _reference_area(
     parameters: Mapping[str, Any], table: _Table, main: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """Return the scatterers of the reference area, all in the main component."""
     wanted = parameters["options"]["reference"]
-    spacing = np.array(parameters["spacing_m"])
-    position = np.column_stack((table.columns["line"], table.columns["sample"])) * spacing
     if wanted == "auto":
         quality = np.where(main, table.columns["phase_noise"], np.nan)
-        area = select_reference(position, quality, AUTO_RADIUS_M)
+        area = select_reference(_position_m(parameters, table), quality, AUTO_RADIUS_M)
     else:
         north = np.radians(table.columns["latitude"] - wanted["lat"]) * EARTH_RADIUS_M
         east = np.radians((table.columns["longitude"] - wanted["lon"] + 180) % 360 - 180)

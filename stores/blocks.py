@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from zarr.errors import BaseZarrError
 
 from bperp.stores.errors import StorageError
+from bperp.stores.objects import storage_errors
 
 
 class BlockOfData(Protocol):
@@ -61,6 +64,43 @@ def little_endian(data: NDArray[Any]) -> NDArray[Any]:
 def data_sha256(data: NDArray[Any]) -> str:
     """Return the SHA-256 of an array's little-endian C-order bytes."""
     return hashlib.sha256(little_endian(data).reshape(-1).view(np.uint8).data).hexdigest()
+
+
+def stored_sha256(array: Any, region: tuple[slice, ...]) -> str:
+    """Hash a stored block by rows of chunks, so that reading back needs little memory.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        Array that holds the block.
+    region : tuple of slice
+        Place of the block, all bounds given.
+
+    Returns
+    -------
+    str
+        What ``data_sha256`` gives for the block.
+    """
+    if not region:
+        return data_sha256(np.asarray(array[()]))
+    axis = next((i for i, part in enumerate(region) if part.stop - part.start > 1), 0)
+    digest = hashlib.sha256()
+    # Axes before this one have length one: the rows follow each other in C order.
+    for start in range(region[axis].start, region[axis].stop, array.chunks[axis]):
+        row = slice(start, min(start + array.chunks[axis], region[axis].stop))
+        values = np.asarray(array[(*region[:axis], row, *region[axis + 1 :])])
+        digest.update(little_endian(values).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def data_faults(where: str, *, remote: bool) -> Iterator[None]:
+    """Turn what Zarr and its codecs raise for damaged chunks into R803; see ``storage_errors``."""
+    with storage_errors(where, remote=remote):
+        try:
+            yield
+        except (ValueError, RuntimeError, BaseZarrError) as error:
+            raise damaged(where, str(error).splitlines()[0][:200], error) from error
 
 
 def require_whole_chunks(array: Any, block: BlockOfData) -> None:

@@ -6,27 +6,27 @@ missing chunk is R802, a damaged one R803, and a block counts as written once it
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.errors import BaseZarrError
 
 from bperp.stores.blocks import (
     BlockOfData,
     BlockRecord,
     count_valid,
     damaged,
+    data_faults,
     data_sha256,
     little_endian,
     no_such_product,
     require_inside,
     require_whole_chunks,
+    stored_sha256,
 )
 from bperp.stores.errors import StorageError
 from bperp.stores.layout import (
@@ -42,7 +42,6 @@ from bperp.stores.objects import (
     is_local,
     local_path,
     open_objects,
-    storage_errors,
 )
 from bperp.stores.strict import open_strict_store
 
@@ -189,7 +188,7 @@ class CubeStore:
             R801 when the product or the variable does not exist.
         """
         if (product, variable) not in self._arrays:
-            with self._faults(f"{product}/{variable}"):
+            with data_faults(f"{product}/{variable}", remote=self._remote):
                 self._arrays[product, variable] = self._open_array(product, variable)
         return self._arrays[product, variable]
 
@@ -239,10 +238,10 @@ class CubeStore:
         region = tuple(
             slice(start, start + size) for start, size in zip(block.origin, data.shape, strict=True)
         )
-        with self._faults(where):
+        with data_faults(where, remote=self._remote):
             # By default Zarr drops a chunk that holds only fill values; it would count as missing.
             array.with_config({"write_empty_chunks": True})[region] = data
-            found = data_sha256(np.asarray(array[region]))
+            found = stored_sha256(array, region)
         written = data_sha256(data)
         if found != written:
             raise damaged(where, f"other bytes at {block.origin} than were written", None)
@@ -288,7 +287,7 @@ class CubeStore:
     def read_raw(self, product: str, variable: str, key: Any) -> NDArray[Any]:
         """Return ``array[key]`` for any basic index, with typed faults."""
         array = self.array(product, variable)
-        with self._faults(f"{product}/{variable}"):
+        with data_faults(f"{product}/{variable}", remote=self._remote):
             return np.asarray(array[key])
 
     def verify_block(self, record: BlockRecord) -> None:
@@ -382,14 +381,6 @@ class CubeStore:
             return zarr.open_array(self._zarr_store, path=f"{product}/{variable}", mode="r+")
         except (FileNotFoundError, KeyError) as error:
             raise no_such_product(f"{product}/{variable}", self.objects.url) from error
-
-    @contextlib.contextmanager
-    def _faults(self, where: str) -> Iterator[None]:
-        with storage_errors(where, remote=self._remote):
-            try:
-                yield
-            except (ValueError, RuntimeError, BaseZarrError) as error:
-                raise damaged(where, str(error).splitlines()[0][:200], error) from error
 
 
 def open_root(

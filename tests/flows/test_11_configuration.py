@@ -139,7 +139,7 @@ options = st.fixed_dictionaries(
         "aoi": st.none() | st.just([10.5, 40, 11.25, 41.0]) | st.just([179.5, -10.0, -179.5, -9.0]),
         "reference_date": st.just("auto") | st.dates().map(lambda day: day.isoformat()),
         "interferogram": st.fixed_dictionaries({"looks": looks.map(list)}),
-        "coregister": st.fixed_dictionaries({"taps": st.just("auto") | st.just([8, 16])}),
+        "coregister": st.fixed_dictionaries({"range_taps": st.sampled_from(["auto", 8, 16])}),
         "amplitude": st.fixed_dictionaries(
             {"max_amplitude_dispersion": st.floats(1e-9, 1.0, exclude_min=True)}
         ),
@@ -433,7 +433,7 @@ OTHER: dict[str, Any] = {
     "alignment.esd": False,
     "alignment.looks": [1, 1],
     "alignment.max_shift_lines": 0.04,
-    "coregister.taps": [8, 8],
+    "coregister.range_taps": 8,
     "interferogram.looks": [1, 1],
     "interferogram.network": "nearest",
     "interferogram.neighbours": 2,
@@ -443,7 +443,7 @@ OTHER: dict[str, Any] = {
     "scatterers.low_pass_wavelength_m": 700,
     "scatterers.max_percent_random": 1,
     "scatterers.iterations": 2,
-    "scatterers.weed_neighbours": True,
+    "scatterers.weed_neighbours": False,
     "timeseries.reference": {"lon": 1, "lat": 2},
     "timeseries.min_arc_coherence": 0.5,
     "timeseries.max_arc_length_m": 1000,

@@ -419,7 +419,7 @@ def test_sources_read_only_what_they_may(root):
 def test_too_little_memory_is_refused_with_numbers_before_anything_changes(root, faults):
     run(root, stages=(faults,), keys=["a"])
     before = files(root, "markers/*", "receipts/**/*")
-    with pytest.raises(StorageError, match=r"R805.*2722 MB.*2000 MB per worker") as caught:
+    with pytest.raises(StorageError, match=r"R805.*2667 MB.*2000 MB per worker") as caught:
         run(
             root,
             stages=(faults,),

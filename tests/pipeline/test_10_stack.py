@@ -43,7 +43,12 @@ def test_bursts_lie_on_one_integer_grid_with_the_remainder_left_in_their_times(
 ) -> None:
     scene = arrange_scene(four_bursts(make_burst), (4, 20))
     places = {place.burst_id: place for place in scene.placements}
-    assert [(p.azimuth, p.range) for p in scene.placements] == [(0, 0), (150, 0), (20, 250), (170, 250)]
+    assert [(p.azimuth, p.range) for p in scene.placements] == [
+        (0, 0),
+        (150, 0),
+        (20, 250),
+        (170, 250),
+    ]
     assert (scene.lines, scene.samples) == (370, 550)
     # Valid lines 150+10 .. 190 overlap: middle 175, nearest multiple of 4 looks 176.
     assert places["t001_000001_iw1"].owned[1] == places["t001_000002_iw1"].owned[0] == 176
