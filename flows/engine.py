@@ -9,16 +9,14 @@ the same as running.
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from types import FrameType
 from typing import Any
 
 from bperp.flows.executors import DaskExecutor, Executor, SerialExecutor
+from bperp.flows.interruption import terminable
 from bperp.flows.planning import (
     PlannedStage,
     StageContext,
@@ -281,7 +279,7 @@ def run_stages(
         for _ in session.run(executor, plan.pending):
             pass
 
-    with _terminable(), contextlib.closing(executor), open_session(store, context, progress) as run:
+    with terminable(), contextlib.closing(executor), open_session(store, context, progress) as run:
         drive_stages(run, stages, chosen, executor, perform)
         return run.summary
 
@@ -353,20 +351,3 @@ def _error_fields(error: BaseException) -> dict[str, Any]:
         return {"error": {"cause": "interrupted", "exit_code": 130}}
     details = error.details if isinstance(error, TaskFailedError) else type(error).__name__
     return {"error": {"cause": str(error), "details": details, "exit_code": 1}}
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does; signals only reach the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

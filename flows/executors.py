@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from bperp.flows.interruption import raise_if_requested
 from bperp.flows.worker import (
     RunSite,
     TaskOrder,
@@ -103,6 +104,7 @@ class SerialExecutor:
         """Yield a result for each order, in order."""
         site_text = site.as_json()
         for order in orders:
+            raise_if_requested()
             yield TaskResult(**run_with_retries(site_text, order.as_json()))
 
     def close(self) -> None:
@@ -228,8 +230,10 @@ class DaskExecutor:
         """Wait for the next result, and see to it that there are workers to give one."""
         checked = time.monotonic()
         seen = checked
+        raise_if_requested()
         while not finished.has_ready():
             time.sleep(_POLL_S)
+            raise_if_requested()
             now = time.monotonic()
             if now - checked < _CHECK_S:
                 continue

@@ -221,6 +221,8 @@ PRESETS: dict[str, SimulationOptions] = {
     "tiny": SimulationOptions(),
     "small": SimulationOptions(
         date_count=12,
+        repeat_days=36,
+        coherence_long_term=0.1,
         swaths=("IW1", "IW2"),
         lines_per_burst=1501,
         samples=1024,

@@ -109,7 +109,8 @@ def require_memory(plan: StagePlan, limit: int | None) -> None:
             f"({worst.memory_bytes / 1e6:.0f} MB for arrays, {BASELINE_BYTES / 1e6:.0f} MB for the "
             f"process, {1 - USABLE_SHARE:.0%} to spare)",
             found=f"{limit / 1e6:.0f} MB per worker",
-            remedy="use fewer workers with more memory each (run.workers, run.memory_limit)",
+            remedy="use fewer workers with more memory each (compute.workers, "
+            "compute.memory_per_worker)",
         )
 
 

@@ -175,14 +175,14 @@ def evaluate_points(
     Parameters
     ----------
     polynomial : OffsetPolynomial
-        Offsets.
+        Offsets; ``coefficients`` may be (terms, k) for k polynomials over one domain.
     line, sample, height : array_like that broadcast, float64
         Positions in the reference image and heights in m.
 
     Returns
     -------
     ndarray, float64
-        Offsets in the broadcast shape.
+        Offsets in the broadcast shape, with a last axis k if there are several polynomials.
     """
     places = np.broadcast_arrays(
         np.asarray(line, dtype=np.float64),
@@ -190,8 +190,9 @@ def evaluate_points(
         np.asarray(height, dtype=np.float64),
     )
     flat = np.stack([place.ravel() for place in places])
-    design = _design(flat, polynomial.domain, polynomial.coefficients.size)
-    return (design @ polynomial.coefficients).reshape(places[0].shape)
+    design = _design(flat, polynomial.domain, polynomial.coefficients.shape[0])
+    values = design @ polynomial.coefficients
+    return values.reshape(places[0].shape + values.shape[1:])
 
 
 def zero_offsets(domain: NDArray[np.float64], terms: int = TERMS) -> OffsetPolynomial:

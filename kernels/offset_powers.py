@@ -93,6 +93,14 @@ def collapse_line(offsets: OffsetPowers, line: float, rows: NDArray[np.float64])
             rows[k, j] = value
 
 
+@njit(fastmath=FAST, forceinline=True)
+def _horner(c: NDArray[np.float64], k: int, u: float) -> float:
+    """Evaluate row ``k`` of powers up to the sixth (a loop would not be vectorised outside)."""
+    high = ((c[k, 6] * u + c[k, 5]) * u + c[k, 4]) * u + c[k, 3]
+    value: float = ((high * u + c[k, 2]) * u + c[k, 1]) * u + c[k, 0]
+    return value
+
+
 @njit(fastmath=FAST)
 def offset_row(
     offsets: OffsetPowers,
@@ -103,28 +111,27 @@ def offset_row(
     out: NDArray[np.float64],
 ) -> None:
     """Evaluate the offsets of evenly spaced samples of one line (``rows`` from collapse_line)."""
-    centre, scale = offsets.domain[1, 0], 1.0 / offsets.domain[1, 1]
-    level, climb = offsets.domain[2, 0], 1.0 / offsets.domain[2, 1]
+    scale, climb = 1.0 / offsets.domain[1, 1], 1.0 / offsets.domain[2, 1]
+    start, pace = (first_sample - offsets.domain[1, 0]) * scale, step * scale
+    level = offsets.domain[2, 0]
     size = np.uint64(out.size)
+    if rows.shape[0] == 4 and not rows[:, 7:].any():
+        for i in range(size):
+            u = start + pace * np.float64(i)
+            w = (np.float64(height[i]) - level) * climb
+            value = _horner(rows, 3, u) * w + _horner(rows, 2, u)
+            out[i] = (value * w + _horner(rows, 1, u)) * w + _horner(rows, 0, u)
+        return
     for i in range(size):
         out[i] = 0.0
     for k in range(rows.shape[0] - 1, -1, -1):
-        c = rows[k]
-        c0, c1, c2, c3, c4 = c[0], c[1], c[2], c[3], c[4]
-        c5, c6, c7, c8 = c[5], c[6], c[7], c[8]
-        if c7 == 0.0 and c8 == 0.0:
-            for i in range(size):
-                u = (first_sample + step * np.float64(i) - centre) * scale
-                w = (np.float64(height[i]) - level) * climb
-                value = (((((c6 * u + c5) * u + c4) * u + c3) * u + c2) * u + c1) * u + c0
-                out[i] = out[i] * w + value
-        else:
-            for i in range(size):
-                u = (first_sample + step * np.float64(i) - centre) * scale
-                w = (np.float64(height[i]) - level) * climb
-                value = (((c8 * u + c7) * u + c6) * u + c5) * u + c4
-                value = (((value * u + c3) * u + c2) * u + c1) * u + c0
-                out[i] = out[i] * w + value
+        c7, c8 = rows[k, 7], rows[k, 8]
+        for i in range(size):
+            u = start + pace * np.float64(i)
+            w = (np.float64(height[i]) - level) * climb
+            high = ((c8 * u + c7) * u + rows[k, 6]) * u + rows[k, 5]
+            high = ((high * u + rows[k, 4]) * u + rows[k, 3]) * u + rows[k, 2]
+            out[i] = out[i] * w + (high * u + rows[k, 1]) * u + rows[k, 0]
 
 
 @njit(fastmath=FAST)

@@ -30,6 +30,7 @@ from bperp.kernels.taps import FRACTIONS, TAPS
 __all__ = ["ResamplePlan", "SourceWindow", "offset_bounds", "resample_block"]
 
 SEGMENT = 32
+_PART = 8
 BEFORE = TAPS // 2 - 1
 AFTER = TAPS // 2
 # Over a segment the range taps are linear in the offset; their curvature (below 4 per square
@@ -188,6 +189,35 @@ def _mix_pixel(plan: ResamplePlan, block: _Block, index: int, first_sample: int)
 
 
 @njit
+def _range_segment(
+    plan: ResamplePlan,
+    slopes: NDArray[np.float32],
+    block: _Block,
+    first_sample: int,
+    reach: int,
+    span: tuple[int, int],
+) -> bool:
+    """Interpolate a segment with taps linear in the offset; refuse if the offsets differ much."""
+    start, stop = span
+    shift = block.offsets[1, (start + stop) // 2] + plan.range_shift_samples
+    base = math.floor(shift)
+    q = int((shift - base) * FRACTIONS + 0.5)
+    exact = base + q / FRACTIONS - plan.range_shift_samples
+    spread = store_spread(block.offsets, exact, span, block.away)
+    column = first_sample + start + base - BEFORE - block.first_column
+    if spread > _LINEAR or column < 0 or column + stop - start + TAPS > block.terms.shape[1]:
+        return False
+    for i in range(np.uint64(start), np.uint64(stop)):
+        block.base[i] = base
+    tables, pixels = (plan.range_taps, slopes), (2 * start, 2 * stop)
+    if reach > 4:
+        mix_samples_16(block.line, 2 * column, tables, q, pixels, block.mixed)
+    else:
+        mix_samples_8(block.line, 2 * column, tables, q, pixels, block.mixed)
+    return True
+
+
+@njit
 def _range_line(
     plan: ResamplePlan,
     slopes: NDArray[np.float32],
@@ -197,37 +227,27 @@ def _range_line(
 ) -> bool:
     """Interpolate one line in range, segment by segment; say whether all taps are valid.
 
-    ``limits`` are the valid columns and the reach of the taps.
+    ``limits`` are the valid columns and the reach of the taps. A segment is 32 samples, in rough
+    terrain 8, and where that does not do every pixel gets its own taps.
     """
     first_valid, stop_valid, reach = limits
-    tables = (plan.range_taps, slopes)
-    columns = block.terms.shape[1]
     size = block.away.size
-    clean = True
     start = 0
     while start < size:
         stop = min(size, start + SEGMENT - (first_sample + start) % SEGMENT)
-        shift = block.offsets[1, (start + stop) // 2] + plan.range_shift_samples
-        base = math.floor(shift)
-        q = int((shift - base) * FRACTIONS + 0.5)
-        exact = base + q / FRACTIONS - plan.range_shift_samples
-        spread = store_spread(block.offsets, exact, (start, stop), block.away)
-        first = first_sample + start + base
-        column = first - BEFORE - block.first_column
-        clean &= first - reach + 1 > first_valid and first + stop - start + reach < stop_valid
-        if spread > _LINEAR or column < 0 or column + stop - start + TAPS > columns:
-            for i in range(start, stop):
-                _mix_pixel(plan, block, i, first_sample)
-        else:
-            for i in range(np.uint64(start), np.uint64(stop)):
-                block.base[i] = base
-            span = (2 * start, 2 * stop)
-            if reach > 4:
-                mix_samples_16(block.line, 2 * column, tables, q, span, block.mixed)
-            else:
-                mix_samples_8(block.line, 2 * column, tables, q, span, block.mixed)
+        if not _range_segment(plan, slopes, block, first_sample, reach, (start, stop)):
+            while start < stop:
+                part = min(stop, start + _PART - (first_sample + start) % _PART)
+                if not _range_segment(plan, slopes, block, first_sample, reach, (start, part)):
+                    for i in range(start, part):
+                        _mix_pixel(plan, block, i, first_sample)
+                start = part
         start = stop
-    return clean
+    low = high = first_sample + block.base[0]
+    for i in range(np.uint64(size)):
+        place = first_sample + np.int64(i) + block.base[i]
+        low, high = min(low, place), max(high, place)
+    return bool(low - reach + 1 >= first_valid and high + reach < stop_valid)
 
 
 @njit(fastmath=FAST)

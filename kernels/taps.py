@@ -18,8 +18,8 @@ TAPS = 16
 """Width of every table; shorter sets are padded with zeros on both sides."""
 
 _FREQUENCIES = 128
-# White noise of -70 dB keeps the normal equations well conditioned where the band is narrow.
-_NOISE = 1e-7
+# White noise of -100 dB keeps the normal equations well conditioned where the band is narrow.
+_NOISE = 1e-10
 
 
 def choose_taps(bandwidth_hz: float, sampling_hz: float) -> int:

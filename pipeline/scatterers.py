@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bperp.kernels.chebyshev import evaluate_points, height_slope
+from bperp.kernels.chebyshev import OffsetPolynomial, evaluate_points, height_slope
 from bperp.kernels.look_angle_error import count_trial_wraps
 from bperp.kernels.neighbour_phase import NeighbourFilter
 from bperp.kernels.phase_noise import (
@@ -91,12 +91,26 @@ def _plan(context: Context) -> Plan:
             + [f"geometry/{b}" for b in stack.burst_ids]
             + [f"alignment/{stack.dates[d]}" for d in dates]
         )
-        memory = 60 * pixels + 9 * slot * len(dates) * 40 + (96 << 20)
+        memory = _memory(pixels, slot, _covered(window) / pixels, len(dates))
         tasks.append(
             Task("scatterers", key, parameters, inputs, (PRODUCT,), memory,
                  pixels=pixels * len(dates), batch="scene")
         )  # fmt: skip
     return Plan((_template(stack, slot, len(windows)),), tuple(tasks))
+
+
+def _covered(window: Window) -> int:
+    return (window[1] - window[0]) * (window[3] - window[2])
+
+
+def _memory(pixels: int, slot: int, tile_share: float, dates: int) -> int:
+    """Predict the peak of a task in bytes.
+
+    Images of tile and halo one at a time (two float64, one complex64, indices); the candidates
+    there, in proportion to the area, with five complex64 and two float32 tables; the padded slot.
+    """
+    candidates = int(slot / tile_share)
+    return 40 * pixels + candidates * (48 * dates + 200) + slot * (8 * dates + 60) + (32 << 20)
 
 
 def trial_wraps(context: Context) -> float:
@@ -280,13 +294,17 @@ def _baselines(
         slant_range[mine] = image.near_range_m + sample * image.range_spacing_m
         height = values["height"][mine].astype(np.float64)
         lever = slant_range[mine] * np.sin(values["incidence_angle"][mine])
-        for column_index, date_index in enumerate(parameters["dates"]):
-            slope = height_slope(read_offsets(source, place["burst_id"], date_index)[1])
-            for start in range(0, len(mine), POINT_BLOCK):
-                block = slice(start, start + POINT_BLOCK)
-                stretch = evaluate_points(slope, line[block], sample[block], height[block])
-                metres = -stretch * image.range_spacing_m * lever[block]
-                baseline[mine[block], column_index] = metres
+        slopes = [
+            height_slope(read_offsets(source, place["burst_id"], date)[1])
+            for date in parameters["dates"]
+        ]
+        stacked = np.stack([slope.coefficients for slope in slopes], axis=1)
+        together = OffsetPolynomial(slopes[0].domain, stacked)
+        for start in range(0, len(mine), POINT_BLOCK):
+            block = slice(start, start + POINT_BLOCK)
+            stretch = evaluate_points(together, line[block], sample[block], height[block])
+            metres = -stretch * image.range_spacing_m * lever[block, np.newaxis]
+            baseline[mine[block]] = metres
     return baseline, slant_range
 
 

@@ -44,8 +44,9 @@ from bperp.stores.errors import NumericsError
 PRODUCT = "scene/timeseries"
 RANDOM_DRAWS = 300_000
 RANDOM_SEED = 2005
-BYTES_PER_VALUE = 150
-"""Peak bytes per scatterer and date: tables, three arcs each, solver and results."""
+BYTES_PER_VALUE, BYTES_PER_SCATTERER = 400, 4000
+"""Peak bytes per scatterer and date (tables, three arcs each, results) and per scatterer (graph,
+factors of the network)."""
 
 NETWORK_ROUNDS = 4
 """A network is made at most this often: each round drops scatterers without a coherent arc."""
@@ -78,7 +79,7 @@ def _plan(context: Context) -> Plan:
         parameters,
         tuple(f"scatterers/{key}" for key in receipts),
         (PRODUCT,),
-        memory_bytes=count * len(dates) * BYTES_PER_VALUE + (96 << 20),
+        memory_bytes=count * (len(dates) * BYTES_PER_VALUE + BYTES_PER_SCATTERER) + (64 << 20),
         pixels=count * len(dates),
         batch="scene",
     )

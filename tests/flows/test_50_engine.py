@@ -46,7 +46,9 @@ def faults(monkeypatch):
 
 
 def run(root, selection=None, *, dry_run=False, stages=STAGES, executor=None, **options):
-    context = StageContext(options={"selfcheck": {**DEFAULTS, **options}, "faults": options})
+    context = StageContext(
+        options={"selfcheck": {**DEFAULTS, "samples": 130, **options}, "faults": options}
+    )
     return run_stages(
         stages,
         context,
@@ -78,7 +80,7 @@ def digests(root):
 def test_a_run_gives_the_numbers_of_the_formula(root):
     assert run(root).tasks_run == 12
     data = open_root(root)[PATTERN].number.values
-    d, y, x = np.ogrid[:2, :300, :500]
+    d, y, x = np.ogrid[:2, :300, :130]
     np.testing.assert_array_equal(data, (7919 * y + 104729 * x + 15485863 * d) % 65521)
     sums = open_root(root)[SUM]["sum"].values
     inner = data[:, :-2].astype(int) + data[:, 1:-1] + data[:, 2:]
@@ -102,9 +104,9 @@ def test_the_run_is_recorded(root):
     assert sum(event["event"] == "task_finished" for event in events) == 12
     assert run(root).log == "logs/run-0002.jsonl"
     stage = summary.stages[0]
-    assert stage.bytes_written == 2 * 300 * 500 * 4
-    assert stage.pixels == 2 * 300 * 500
-    assert stage.predicted_memory_bytes == 64 * 128 * 500
+    assert stage.bytes_written == 2 * 300 * 130 * 4
+    assert stage.pixels == 2 * 300 * 130
+    assert stage.predicted_memory_bytes == 64 * 128 * 130
     assert stage.peak_rss_bytes > 2e7
     json.dumps(summary.as_dict())
 
@@ -406,7 +408,7 @@ def test_products_become_visible_last_and_vanish_first(root):
 def test_sources_read_only_what_they_may(root):
     run(root)
     source = TaskSource(CubeStore(root), frozenset({PATTERN}))
-    assert source.read(PATTERN, "number", (slice(0, 1),)).shape == (1, 300, 500)
+    assert source.read(PATTERN, "number", (slice(0, 1),)).shape == (1, 300, 130)
     with pytest.raises(StorageError, match=rf"R801 {SUM}"):
         source.read(SUM, "sum", ())
     with pytest.raises(ValueError, match="elevation"):
@@ -459,5 +461,5 @@ def test_the_engine_works_on_a_store_that_is_no_folder(tmp_path):
     assert run(root).tasks_run == 12
     assert run(root).tasks_run == 0
     assert run(root, dates=DATES).tasks_run == 6
-    assert open_root(root)[SUM]["sum"].shape == (3, 300, 500)
+    assert open_root(root)[SUM]["sum"].shape == (3, 300, 130)
     CubeStore(root).objects.remove_tree("")

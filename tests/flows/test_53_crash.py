@@ -140,6 +140,28 @@ def test_an_interrupted_run_ends_soon_with_130_and_resumes(tmp_path, number, gro
     finish_and_compare(root, tmp_path)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_whose_exception_is_swallowed_still_ends_the_run(tmp_path, number):
+    class Swallowing:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+
+    class Executor(SerialExecutor):
+        def run(self, site, orders):
+            for result in super().run(site, orders):
+                Swallowing()
+                yield result
+
+    root = str(tmp_path / "run")
+    context = StageContext(options={"selfcheck": DEFAULTS})
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(STAGES, context, CubeStore(root), Executor())
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert len(list(Path(root).glob("receipts/**/*.json"))) == 1
+    assert not Path(root, "run.lock").exists()
+
+
 def test_a_disk_that_fills_up_is_r804_and_resumes(tmp_path, monkeypatch):
     import errno
 

@@ -67,7 +67,7 @@ def ecef_of_pixel(
 def test_outside_the_orbit_is_nan(orbit_states: Callable) -> None:
     position, velocity, _ = orbit_states(TIMES)
     orbit = fit_orbit(TIMES, position, velocity, 0.0, 3.0)
-    place, rate, _ = orbit_states(np.array([300.0]))
+    place, _, _ = orbit_states(np.array([300.0]))
     point = place[0] * 0.9
     x = np.array([point[0], np.nan])
     time_s, range_m = geo2rdr(orbit, x, np.full(2, point[1]), np.full(2, point[2]), 1.0)

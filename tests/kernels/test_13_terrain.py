@@ -52,9 +52,7 @@ def test_flat_grid_gives_points_of_that_height(orbit: OrbitPolynomial) -> None:
     assert (status == GOOD).all()
     assert (height == np.float32(1234.5)).all()
     time_s, range_m = np.meshgrid(AZIMUTH_S[:5], RANGE_M, indexing="ij")
-    exact = rdr2geo_at_height(
-        orbit, time_s.ravel(), range_m.ravel(), np.full(time_s.size, 1234.5)
-    )
+    exact = rdr2geo_at_height(orbit, time_s.ravel(), range_m.ravel(), np.full(time_s.size, 1234.5))
     assert np.abs(latitude.ravel() - exact[0]).max() * 6.4e6 < 2e-8
     assert np.abs(longitude.ravel() - exact[1]).max() * 6.4e6 < 2e-8
 
@@ -153,7 +151,7 @@ def test_antimeridian(orbit_states: Callable, orbit: OrbitPolynomial, turn: floa
     shift = np.sign(turn) * np.pi - np.radians(longitudes.mean())
     turned = fit_orbit(TIMES, *orbit_states(TIMES, turn_rad=shift)[:2], -1.0, 4.0)
     moved = (origin[0], origin[1] + np.degrees(shift), origin[2], origin[3])
-    latitude, longitude, height, status = rdr2geo(turned, AZIMUTH_S[:3], RANGE_M, heights, moved)
+    _, longitude, height, status = rdr2geo(turned, AZIMUTH_S[:3], RANGE_M, heights, moved)
     assert (status == GOOD).all()
     np.testing.assert_allclose(height, plain[2], atol=1e-3)
     assert (np.abs(longitude) <= np.pi).all()
