@@ -304,7 +304,7 @@ class TimeseriesOptions(Options):
         discriminator=AUTO_OR_GIVEN,
     )
     min_arc_coherence: float = option(
-        0.6,
+        0.7,
         "Arcs between scatterers of lower temporal coherence are dropped.",
         unit="1",
         ge=0,

@@ -208,7 +208,8 @@ def parse_memory(text: str) -> int:
         raise ValueError(f"size must be a number with MB, GB or GiB, instead got {text!r}")
     unit = match.group(2).upper().rstrip("B")
     base = 1024 if unit.endswith("I") else 1000
-    return round(float(match.group(1)) * base ** _POWERS[unit.rstrip("I")])
+    factor: int = base ** _POWERS[unit.rstrip("I")]
+    return round(float(match.group(1)) * factor)
 
 
 def _check_memory(text: str) -> str:

@@ -103,7 +103,7 @@ def _configuration(out: Path, source: Path, preset: str) -> StackConfig:
         "dem": {"path": str(source.resolve() / "dem.tif"), "vertical_datum": "ellipsoid"},
         # Twelve dates say little about amplitude and phase: ask for more than the defaults do.
         "amplitude": {"max_amplitude_dispersion": 0.35},
-        "scatterers": {"min_phase_stability": 0.8},
+        "scatterers": {"min_phase_stability": 0.9},
         "export": {"formats": ["stamps", "csv"]},
     }
     config = StackConfig.from_values(values)

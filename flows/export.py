@@ -78,7 +78,8 @@ def default_folder(root: Root) -> Path:
             expected="--out FOLDER for a root in an object store",
             remedy="give --out",
         )
-    return local_path(root.store.root) / root.config["export"]["folder"]
+    folder: str = root.config["export"]["folder"]
+    return local_path(root.store.root) / folder
 
 
 def _identity(root: Root, file_format: str, stages: tuple[str, ...], folder: Path) -> str:
@@ -117,7 +118,7 @@ def _write_csv(root: Root, folder: Path) -> dict[str, Any]:
         (read("height") + read("dem_error"))[solved],
         1000 * velocity[solved],
         1000 * read("velocity_sigma")[solved],
-        read("temporal_coherence")[solved],
+        read("phase_noise")[solved],
     )
     return {
         "path": str(path),

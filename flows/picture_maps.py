@@ -111,14 +111,14 @@ def picture_velocity_map(
     width, height = points.panel_size(5.4 if panels == 2 else 7.0)
     with picture(path, (panels * (width + 1.5), height + 1.5), title, note) as figure:
         axes = figure.subplots(1, panels, squeeze=False).ravel()
-        _draw_map(axes[0], points, background_height)
+        _draw_map(axes[0], points, background_height, width)
         scale = {"cmap": color_map(VELOCITY_MAP), "vmin": -limit, "vmax": limit}
         drawn = _scatter(axes[0], points, points.value, width * height, **scale)
         color_bar(figure, drawn, axes[0], VELOCITY_LABEL, extend="both")
         _mark_reference(axes[0], reference_point)
         if sigma_mm_yr is not None:
             sigma = points.same(sigma_mm_yr)
-            _draw_map(axes[1], points, background_height, left=False)
+            _draw_map(axes[1], points, background_height, width, left=False)
             low, high = robust_limits(sigma, 1.0, 99.0)
             scale = {"cmap": color_map(SIGMA_MAP), "vmin": max(low, 0.0), "vmax": high}
             drawn = _scatter(axes[1], points, sigma, width * height, **scale)
@@ -171,10 +171,10 @@ def picture_velocity_truth(
     note = "  ·  ".join(filter(None, [note, counted(points.value.size, "scatterer")]))
     with picture(path, (2 * width + 5.2, height + 1.5), title, note) as figure:
         axes = figure.subplots(1, 3, width_ratios=[width, width, 3.0])
-        _draw_map(axes[0], points, None)
+        _draw_map(axes[0], points, None, width)
         drawn = _scatter(axes[0], points, points.value, width * height, **scale)
         axes[0].set_title("Estimate")
-        _draw_map(axes[1], points, None, left=False)
+        _draw_map(axes[1], points, None, width, left=False)
         if isinstance(truth_mm_yr, GriddedMap):
             _mesh(axes[1], truth_mm_yr, **scale)
         else:
@@ -229,7 +229,12 @@ def _fraction(nodes: NDArray[Any], places: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def _draw_map(
-    axes: Axes, points: _Points, background: GriddedMap | None, *, left: bool = True
+    axes: Axes,
+    points: _Points,
+    background: GriddedMap | None,
+    width_in: float,
+    *,
+    left: bool = True,
 ) -> None:
     west, east, south, north = points.box()
     axes.set_xlim(west, east)
@@ -238,7 +243,7 @@ def _draw_map(
     axes.set_facecolor("#d4d7da")
     if background is not None:
         _mesh(axes, _relief(background), cmap="gray", vmin=-3.0, vmax=1.2)
-    _degree_ticks(axes)
+    _degree_ticks(axes, width_in)
     if not left:
         axes.tick_params(labelleft=False)
     _scale_bar(axes, west, east, south, north)
@@ -286,20 +291,40 @@ def _relief(height: GriddedMap) -> GriddedMap:
     return GriddedMap(lon, lat, 0.5 + 0.5 * light)
 
 
-def _degree_ticks(axes: Axes) -> None:
+def _degree_ticks(axes: Axes, width_in: float) -> None:
+    ticks, labels = _degrees(axes.get_ylim(), "NS", 5)
+    axes.yaxis.set_ticks(ticks, labels=labels)
+    west, east = axes.get_xlim()
+    for count in (4, 3, 2, 1):
+        ticks, labels = _degrees((west, east), "EW", count)
+        # About 0.07 inch per letter, and a gap.
+        needed = 0.07 * (max(map(len, labels), default=0) + 1.5)
+        if not labels or np.diff(ticks, append=np.inf).min() / (east - west) * width_in >= needed:
+            break
+    if not labels:
+        # No round number lies in the map: its middle, to a tenth of its width.
+        digits = max(0, 1 - math.floor(math.log10(east - west)))
+        ticks = np.array([round(0.5 * (west + east), digits)])
+        labels = [_degree_text(ticks[0], "EW", digits)]
+    axes.xaxis.set_ticks(ticks, labels=labels)
+
+
+def _degrees(
+    limits: tuple[float, float], letters: str, count: int
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Return round numbers within limits and their labels."""
     from matplotlib.ticker import MaxNLocator
 
-    for axis, limits, letters, count in (
-        (axes.xaxis, axes.get_xlim(), "EW", 4),
-        (axes.yaxis, axes.get_ylim(), "NS", 5),
-    ):
-        ticks = np.asarray(MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(*limits))
-        ticks = ticks[(ticks >= limits[0]) & (ticks <= limits[1])]
-        # As many decimals as the step between ticks needs, the same on all of them.
-        step = float(np.diff(ticks).min()) if ticks.size > 1 else 1.0
-        digits = next((d for d in range(8) if abs(round(step, d) - step) < 1e-3 * step), 8)
-        labels = [f"{abs(t):.{digits}f}°{letters[0] if t >= 0 else letters[1]}" for t in ticks]
-        axis.set_ticks(ticks, labels=labels)
+    ticks = np.asarray(MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(*limits))
+    # As many decimals as the step between ticks needs, the same on all of them.
+    step = float(np.diff(ticks).min()) if ticks.size > 1 else 1.0
+    digits = next((d for d in range(8) if abs(round(step, d) - step) < 1e-3 * step), 8)
+    ticks = ticks[(ticks >= limits[0]) & (ticks <= limits[1])]
+    return ticks, [_degree_text(tick, letters, digits) for tick in ticks]
+
+
+def _degree_text(degrees: float, letters: str, digits: int) -> str:
+    return f"{abs(degrees):.{digits}f}°{letters[0] if degrees >= 0 else letters[1]}"
 
 
 def _scale_bar(axes: Axes, west: float, east: float, south: float, north: float) -> None:

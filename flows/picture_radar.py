@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DEFAULT_GRID = RadarGrid()
+SHEET_PIXELS_PER_INCH = 100
+"""Tiles of a contact sheet are averaged to this: calmer phases and a smaller file."""
 
 
 def picture_amplitude(
@@ -153,12 +155,13 @@ def picture_interferograms(
         note = f"{note}  ({len(chosen)} of {pairs} pairs shown)".strip()
     per_pair = 1 if coherence is None else 2
     shape = phase.shape[1:]
+    note = "  ·  ".join(filter(None, [note, _ground_size(shape, grid)]))
     across, tile = _contact_sheet(len(chosen), per_pair, shape, grid)
     down = math.ceil(len(chosen) / across)
     size = (across * per_pair * tile[0] + 1.0, down * (tile[1] + 0.32) + 1.25)
     with picture(path, (max(size[0], 6.5), max(size[1], 3.0)), title, note) as figure:
         panels = figure.subplots(down, across * per_pair, squeeze=False)
-        pixels = max(120, int(150 * max(tile)))
+        pixels = max(120, int(SHEET_PIXELS_PER_INCH * max(tile)))
         images: list[Any] = []
         longest = max((len(label) for label in labels), default=1)
         font = min(8.5, max(5.0, 72.0 * tile[0] * per_pair / (0.56 * max(longest, 1))))
@@ -223,9 +226,9 @@ def picture_scatterers(
             panels[0], histogram, _DISPERSION_EDGES, _DISPERSION_EDGES[1:] <= threshold + 1e-9
         )
         panels[0].axvline(threshold, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        panels[0].set_xlabel(f"amplitude dispersion ({counted(valid, 'pixel')})")
-        share = below / max(valid, 1)
-        panels[0].set_title(f"{counted(below, 'candidate')} below {threshold:g}  ({share:.1%})")
+        panels[0].set_xlabel("amplitude dispersion")
+        # A share, not a number: the raster may be a thinned one.
+        panels[0].set_title(f"{below / max(valid, 1):.1%} below {threshold:g}")
         if stability is not None:
             _draw_gamma(panels[1], stability, gamma_threshold)
         if not valid:
@@ -288,6 +291,12 @@ def _shaded(height: NDArray[np.float64], light: NDArray[np.float64]) -> tuple[An
     return colors, scale
 
 
+def _ground_size(shape: tuple[int, ...], grid: RadarGrid) -> str:
+    """Return how much ground a tile without axes shows."""
+    along, across = grid.size_km((shape[0], shape[1]))
+    return f"each {across:.3g} km in range, {along:.3g} km in azimuth"
+
+
 def _contact_sheet(
     pairs: int, per_pair: int, shape: tuple[int, ...], grid: RadarGrid
 ) -> tuple[int, tuple[float, float]]:
@@ -297,7 +306,8 @@ def _contact_sheet(
     for across in range(1, pairs + 1):
         down = math.ceil(pairs / across)
         page = across * per_pair * ratio / (down * 1.15)
-        score = abs(math.log(page / 1.5)) + 0.4 * (across * down - pairs) / pairs
+        # A page of the right shape is worth little if much of it stays empty.
+        score = abs(math.log(page / 1.5)) + 1.5 * (across * down - pairs) / pairs
         if score < best_score:
             best, best_score = across, score
     width = min(max(10.0 / (best * per_pair), 1.1), 4.6)
@@ -344,7 +354,15 @@ def _sheet_bars(figure: Figure, panels: Any, images: list[Any]) -> None:
 
 def _selection_size(extent: tuple[int, int], grid: RadarGrid, *, wide: bool) -> tuple[float, float]:
     width, height = _radar_size(extent, grid)
-    return (max(width, 9.0), height + 3.2) if wide else (width + 5.0, max(height, 5.0))
+    if wide:
+        return max(width, 9.0), height + 3.2
+    height = max(height, 5.0)
+    return _map_width(height, extent, grid) + _HISTOGRAM_WIDTH + 2.6, height
+
+
+def _map_width(height: float, extent: tuple[int, int], grid: RadarGrid) -> float:
+    """Return the width of a map on paper of some height, both in inches."""
+    return min(_radar_size(extent, grid)[0] - 1.6, height * _width_over_height(extent, grid))
 
 
 def _selection_panels(figure: Figure, count: int, *, wide: bool) -> tuple[Axes, list[Axes]]:
@@ -354,11 +372,13 @@ def _selection_panels(figure: Figure, count: int, *, wide: bool) -> tuple[Axes, 
         layout = [["map"] * count, names]
         axes = figure.subplot_mosaic(layout, height_ratios=[3, 2])
     else:
-        ratios = [figure.get_figwidth() - 5.0, 4.2]
+        ratios = [figure.get_figwidth() - _HISTOGRAM_WIDTH - 2.6, _HISTOGRAM_WIDTH]
         axes = figure.subplot_mosaic([["map", name] for name in names], width_ratios=ratios)
     return axes["map"], [axes[name] for name in names]
 
 
+_HISTOGRAM_WIDTH = 3.8
+"""Inches."""
 _DISPERSION_EDGES = np.linspace(0.0, 1.0, 51)
 
 
@@ -384,7 +404,7 @@ def _draw_gamma(axes: Axes, gamma: NDArray[np.float64], threshold: float | None)
     finite = gamma[np.isfinite(gamma)]
     chosen = edges[:-1] >= (0.0 if threshold is None else threshold - 1e-9)
     draw_bars(axes, np.histogram(finite, edges)[0], edges, chosen)
-    axes.set_xlabel("phase stability (temporal coherence)")
+    axes.set_xlabel("phase stability")
     title = f"median {np.median(finite):.2f}" if finite.size else "phase stability"
     if threshold is not None:
         selected = int(np.count_nonzero(finite > threshold))

@@ -7,6 +7,7 @@ the map. matplotlib is imported when the first picture is drawn and always draws
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Generator, Iterable, Sequence
@@ -42,6 +43,8 @@ LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
 MAXIMUM_PIXELS_PER_SIDE = 1400
 MAXIMUM_POINTS = 250_000
+LARGEST_COLOR_ERROR = 5
+"""Of 255 levels; more is seen as bands in smooth colours."""
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -92,7 +95,8 @@ class RadarGrid:
     Parameters
     ----------
     azimuth_spacing_m, range_spacing_m : float
-        Ground distance of two lines and of two samples, m; they give the picture its shape.
+        Ground distance of two lines and of two samples of the array that is drawn, m; they give
+        the picture its shape and its axes in km.
     ascending : bool, optional
         Turns the picture roughly north up (Sentinel-1 looks to the right); without it, line 0 is
         at the top and sample 0 on the left.
@@ -106,6 +110,13 @@ class RadarGrid:
     def aspect(self) -> float:
         """Height of a line over width of a sample."""
         return self.azimuth_spacing_m / self.range_spacing_m
+
+    def size_km(self, extent: tuple[int, int]) -> tuple[float, float]:
+        """Return the ground length along azimuth and range of that many lines and samples."""
+        return (
+            1e-3 * extent[0] * self.azimuth_spacing_m,
+            1e-3 * extent[1] * self.range_spacing_m,
+        )
 
 
 @contextmanager
@@ -142,8 +153,30 @@ def picture(
             texts.append(figure.text(0, 0, note, fontsize=9, color=PALE, va="top"))
         yield figure
         _fit(figure, texts)
+        full = io.BytesIO()
+        figure.savefig(full, format="png", pil_kwargs={"compress_level": 1})
         with replacing(path) as partial:
-            figure.savefig(partial, format="png", metadata={"Software": "bperp"})
+            _write_small(full, partial)
+
+
+def _write_small(full: io.BytesIO, path: Path) -> None:
+    """Write a picture with 256 colours, a third of the size, unless that would be seen.
+
+    Speckle and noise in one colour map need no more; shaded heights and two maps in one picture
+    would show bands and keep their colours.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("Software", "bperp")
+    with Image.open(full) as image:
+        colors = image.convert("RGB")
+    # Maximum coverage bounds the error of every colour; median cut would move rare ones far.
+    few = colors.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    error = np.abs(np.asarray(colors, np.int16) - np.asarray(few.convert("RGB"), np.int16))
+    chosen = few if error.max() <= LARGEST_COLOR_ERROR else colors
+    chosen.save(path, format="PNG", optimize=True, pnginfo=info)
 
 
 def _fit(figure: Figure, texts: Sequence[Text]) -> None:
@@ -237,10 +270,10 @@ def show_radar(
     grid: RadarGrid,
     **options: Any,
 ) -> ScalarMappable:
-    """Draw a reduced raster with line and sample numbers of the original and its ground shape."""
-    lines, samples = extent
+    """Draw a reduced raster of ``extent`` original lines and samples, its axes in ground km."""
+    along, across = grid.size_km(extent)
     drawn = axes.imshow(
-        image, extent=(0, samples, lines, 0), aspect=grid.aspect, rasterized=True, **options
+        image, extent=(0, across, along, 0), aspect="equal", rasterized=True, **options
     )
     if grid.ascending is True:
         axes.invert_yaxis()
@@ -253,12 +286,16 @@ def label_radar(axes: Axes, grid: RadarGrid, *, left: bool = True) -> None:
     """Name the axes of a radar image and thin out their ticks."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, prune="upper"))
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.set_xlabel("range (sample)")
+    (west, east), (south, north) = axes.get_xlim(), axes.get_ylim()
+    # The narrow side of a long strip has room for two or three numbers only.
+    narrow = abs(east - west) < 0.35 * abs(north - south)
+    steps = [1, 2, 2.5, 5, 10]
+    axes.xaxis.set_major_locator(MaxNLocator(2 if narrow else 5, steps=steps))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=steps))
+    axes.set_xlabel("ground range (km)")
     if left:
         suffix = "" if grid.ascending is None else ", north roughly up"
-        axes.set_ylabel(f"azimuth (line{suffix})")
+        axes.set_ylabel(f"azimuth (km{suffix})")
 
 
 def robust_limits(

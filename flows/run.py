@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bperp.flows.config import STEPS, StackConfig, load_config
 from bperp.flows.engine import (
@@ -65,7 +65,7 @@ def setup_run(config: StackConfig, workers: int | None = None, *, record: bool =
     store = CubeStore(config.root)
     if record:
         write_root_record(store, config, index)
-    absent = "sea" if config.geometry.missing_elevation == "sea" else "mask"
+    absent: Literal["mask", "sea"] = "sea" if config.geometry.missing_elevation == "sea" else "mask"
     elevation = ElevationSettings(
         config.dem.path, config.dem.vertical_datum, config.dem.geoid, absent
     )

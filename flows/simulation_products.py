@@ -47,7 +47,7 @@ def write_orbit(plan: ScenePlan, date: DatePlan, folder: Path) -> Path:
     middle_ns = date.node_ns + round(plan.frame.middle_s * 1e9)
     first = (middle_ns // (10 * _SECOND_NS)) * 10 * _SECOND_NS - _ORBIT_FILE_REACH_S * _SECOND_NS
     times = first + np.arange(2 * _ORBIT_FILE_REACH_S // 10 + 1, dtype=np.int64) * 10 * _SECOND_NS
-    states = propagate(date.state, plan.frame.middle_s, (times - date.node_ns) * 1e-9)
+    states = propagate(date.state, plan.frame.middle_s, _seconds(times - date.node_ns))
     return write_orbit_file(folder, plan.options.mission, times, states, date.absolute_orbit)
 
 
@@ -77,6 +77,10 @@ def product_record(plan: ScenePlan, date: DatePlan) -> ProductRecord:
         plan.options.ipf_version,
         ends,
     )
+
+
+def _seconds(elapsed_ns: NDArray[np.int64]) -> Array:
+    return elapsed_ns.astype(np.float64) * 1e-9
 
 
 def _burst_duration_ns(plan: ScenePlan) -> int:
@@ -138,7 +142,7 @@ def _annotated_orbit(plan: ScenePlan, date: DatePlan) -> tuple[NDArray[np.int64]
     middle_ns = date.node_ns + round(plan.frame.middle_s * 1e6) * 1000
     steps = np.arange(_ANNOTATED_VECTORS, dtype=np.int64) - _ANNOTATED_VECTORS // 2
     times = middle_ns + steps * 10 * _SECOND_NS
-    states = propagate(date.state, plan.frame.middle_s, (times - date.node_ns) * 1e-9)
+    states = propagate(date.state, plan.frame.middle_s, _seconds(times - date.node_ns))
     random = generator(plan.options.seed, _STREAM_ANNOTATION, date.index)
     error = random.normal(0.0, plan.options.annotation_orbit_error_m / np.sqrt(3.0), 3)
     drift = random.normal(0.0, plan.options.annotation_orbit_error_m / 1000.0, 3)
@@ -204,7 +208,7 @@ def _grid(plan: ScenePlan, date: DatePlan, swath: SwathPlan) -> tuple[GridPoint,
     count = len(lines) * len(pixels)
     time_ns = np.repeat(np.array(starts, dtype=np.int64), len(pixels))
     delay = np.tile(swath.near_range_time_s + pixels / radar.sampling_rate_hz, len(lines))
-    time = (time_ns - date.node_ns) * 1e-9
+    time = _seconds(time_ns - date.node_ns)
     distance = 0.5 * SPEED_OF_LIGHT_M_S * delay
     height = np.full(count, plan.anchor[2])
     for _ in range(8):

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 
 import fsspec
 import numpy as np
-from bperp.stores.orbit_reader import OrbitFile
-from bperp.stores.orbit_selection import OrbitCandidate, list_orbits, select_orbit
 
 from bperp.flows.config import StackConfig
 from bperp.flows.config_types import BoundingBox
@@ -21,6 +19,8 @@ from bperp.pipeline.stack import Stack, arrange_scene
 from bperp.stores.annotation import Burst, SwathAnnotation
 from bperp.stores.annotation import PolynomialList as AnnotatedPolynomials
 from bperp.stores.errors import BperpError, ConfigurationError, StackError
+from bperp.stores.orbit_reader import OrbitFile
+from bperp.stores.orbit_selection import OrbitCandidate, list_orbits, select_orbit
 from bperp.stores.safe import SafeProduct, open_safe
 
 POLYNOMIAL_REACH_S = 4.0
@@ -109,8 +109,9 @@ def _arrange(
         holes = [date for date in dates if (burst, date) not in kept]
         if holes:
             notes.append(f"burst {burst} is missing on {', '.join(holes)}")
+    azimuth_looks, range_looks = config.interferogram.looks
     scene = arrange_scene(
-        [kept[burst, reference] for burst in bursts], tuple(config.interferogram.looks)
+        [kept[burst, reference] for burst in bursts], (azimuth_looks, range_looks)
     )
     names = tuple(p.name for acquisition in acquisitions for p in acquisition.products)
     return StackIndex(Stack(reference, dates, kept, scene), tuple(notes), names)

@@ -254,9 +254,7 @@ def _draw_timeseries(
     files = [folder / "8-velocity.png", folder / "8-series.png"]
     note = f"reference date {stack.reference_date}"
     picture_velocity_map(files[0], lon, lat, velocity, sigma, reference_point=point, note=note)
-    known = np.flatnonzero(np.isfinite(velocity))
-    order = known[np.argsort(velocity[known])]
-    rows = [int(order[0]), int(order[-1])] if len(order) else []
+    rows = _typical_extremes(velocity, read("temporal_coherence"))
     series = [
         1000 * source.read(TIMESERIES, "displacement", (slice(r, r + 1), slice(None)))[0]
         for r in rows
@@ -265,6 +263,20 @@ def _draw_timeseries(
         labels = [f"{lat[r]:.4f}, {lon[r]:.4f}" for r in rows]
         picture_series(files[1], stack.dates, np.array(series), labels=labels)
     return files[: 1 + bool(series)]
+
+
+def _typical_extremes(velocity: NDArray[Any], coherence: NDArray[Any]) -> list[int]:
+    """Return the rows at the 1st and 99th percentile of velocity in the more coherent half.
+
+    The very first and last are outliers of the unwrapping more often than ground that moves.
+    """
+    known = np.flatnonzero(np.isfinite(velocity) & np.isfinite(coherence))
+    if not known.size:
+        return []
+    better = known[coherence[known] >= np.median(coherence[known])]
+    order = better[np.argsort(velocity[better], kind="stable")]
+    places = [round(share * (order.size - 1)) for share in (0.01, 0.99)]
+    return list(dict.fromkeys(int(order[place]) for place in places))
 
 
 _DRAW: dict[str, Callable[..., list[Path]]] = {

@@ -152,7 +152,7 @@ def match_truth(
     pixel = np.column_stack((line, sample))[rows]
     distance, nearest = tree.query(pixel, p=np.inf, distance_upper_bound=MATCH_PIXELS)
     found = np.isfinite(distance)
-    return rows[found], known[nearest[found]]
+    return rows[found], known[np.asarray(nearest)[found]]
 
 
 def _atmosphere_velocity(truth: xr.Dataset) -> NDArray[np.float64]:

@@ -68,7 +68,8 @@ def _cache_folder() -> str | None:
 
 _FOLDER = _cache_folder()
 if _FOLDER is not None:
-    numba.config.CACHE_DIR = _FOLDER
+    # numba makes its options at run time, where no type checker sees them.
+    numba.config.CACHE_DIR = _FOLDER  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

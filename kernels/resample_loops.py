@@ -188,7 +188,7 @@ def _mix_pixel(plan: ResamplePlan, block: _Block, index: int, first_sample: int)
     block.away[index] = np.float32(0.0)
 
 
-@njit
+@njit(forceinline=True)
 def _range_segment(
     plan: ResamplePlan,
     slopes: NDArray[np.float32],
@@ -232,22 +232,24 @@ def _range_line(
     """
     first_valid, stop_valid, reach = limits
     size = block.away.size
+    clean = True
     start = 0
     while start < size:
         stop = min(size, start + SEGMENT - (first_sample + start) % SEGMENT)
+        first = start
         if not _range_segment(plan, slopes, block, first_sample, reach, (start, stop)):
+            clean = False
             while start < stop:
                 part = min(stop, start + _PART - (first_sample + start) % _PART)
                 if not _range_segment(plan, slopes, block, first_sample, reach, (start, part)):
                     for i in range(start, part):
                         _mix_pixel(plan, block, i, first_sample)
                 start = part
+        low = first_sample + first + block.base[first] - reach
+        high = first_sample + stop + block.base[stop - 1] + reach
+        clean &= low >= first_valid and high < stop_valid
         start = stop
-    low = high = first_sample + block.base[0]
-    for i in range(np.uint64(size)):
-        place = first_sample + np.int64(i) + block.base[i]
-        low, high = min(low, place), max(high, place)
-    return bool(low - reach + 1 >= first_valid and high + reach < stop_valid)
+    return clean
 
 
 @njit(fastmath=FAST)

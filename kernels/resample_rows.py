@@ -54,7 +54,7 @@ def deramp_row(
         out[2 * i + 1] = imaginary * cosine - real * sine
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def mix_rows(
     ring: NDArray[np.float32],
     row: int,
@@ -84,7 +84,7 @@ def mix_rows(
             out[i] = value + (t2 * ring[r2, i] + t3 * ring[r3, i])
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def mix_samples_16(
     line: NDArray[np.float32],
     first: int,
@@ -128,7 +128,7 @@ def mix_samples_16(
         out[one, m] = slope
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def mix_samples_8(
     line: NDArray[np.float32],
     first: int,
@@ -160,7 +160,7 @@ def mix_samples_8(
         out[one, m] = slope
 
 
-@njit(fastmath={"contract", "nnan", "nsz"})
+@njit(fastmath={"contract", "nnan", "nsz"}, forceinline=True)
 def store_spread(
     offsets: NDArray[np.float64], shift: float, span: tuple[int, int], away: NDArray[np.float32]
 ) -> np.float32:

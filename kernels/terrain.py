@@ -14,15 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bperp.kernels._jit import njit
-from bperp.kernels.ellipsoid import geodetic_from_point
 from bperp.kernels.height_grid import Heights, cubic_height, height_at, shift_origin
 from bperp.kernels.orbit import FAST, OrbitPolynomial
-from bperp.kernels.zero_doppler import (
-    radius_below,
-    solve_angle,
-    sphere_angle,
-    zero_doppler_axes,
+from bperp.kernels.range_arcs import (
+    HEIGHT_INVERSE,
+    HEIGHT_NODES,
+    HEIGHT_POINTS,
+    HIGHEST_M,
+    LOWEST_M,
+    MIDDLE_M,
+    PER_METRE,
+    RANGE_INVERSE,
+    RANGE_NODES,
+    RANGE_POINTS,
+    STRETCH_M,
+    collapse_range,
+    expand_arcs,
+    place_on_arcs,
+    solve_arcs,
 )
+from bperp.kernels.zero_doppler import zero_doppler_axes
 
 __all__ = ["DEM_OUTSIDE", "DEM_VOID", "GOOD", "rdr2geo"]
 
@@ -36,12 +47,6 @@ DEM_VOID = 2
 Origin = tuple[float, float, float, float]
 Pixels = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32], NDArray[np.uint8]]
 
-_LOWEST_M = -500.0
-_HIGHEST_M = 9000.0
-# Stretches are fixed multiples of range, so that a pixel's result does not depend on its tile.
-_STRETCH_M = 16384.0
-_RANGE_NODES = 10
-_HEIGHT_NODES = 8
 # Every _ANCHOR_M of range the height is solved from scratch; in between, the iteration starts from
 # the line through the anchors and sees the arc as a parabola in height, good to 1 mm over _NEAR_M.
 _ANCHOR_M = 256.0
@@ -51,108 +56,6 @@ _QUICK_STEPS = 4
 _NEWTON_STEPS = 10
 _BISECTIONS = 40
 _CONVERGED_M = 5e-4
-_MIDDLE_M = 0.5 * (_LOWEST_M + _HIGHEST_M)
-_PER_METRE = 2.0 / (_HIGHEST_M - _LOWEST_M)
-
-
-def _nodes_and_inverse(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return Chebyshev nodes in [-1, 1] and the matrix from node values to powers."""
-    nodes = np.cos(np.pi * (np.arange(count) + 0.5) / count)
-    return nodes, np.linalg.inv(np.vander(nodes, increasing=True))
-
-
-_RANGE_POINTS, _RANGE_INVERSE = _nodes_and_inverse(_RANGE_NODES)
-_HEIGHT_POINTS, _HEIGHT_INVERSE = _nodes_and_inverse(_HEIGHT_NODES)
-
-
-@njit
-def _arc_polynomials(
-    axes: NDArray[np.float64],
-    start_m: float,
-    nodes: tuple[NDArray[np.float64], NDArray[np.float64]],
-    table: NDArray[np.float64],
-) -> tuple[float, float]:
-    """Solve one stretch of an arc; return its reference position.
-
-    ``table`` (2, heights, ranges) gets latitude and longitude minus the reference at the nodes.
-    """
-    ranges, heights = nodes
-    radius = radius_below(axes)
-    half = 0.5 * _STRETCH_M
-    latitude0 = longitude0 = 0.0
-    for j in range(ranges.size):
-        range_m = start_m + half * (1.0 + ranges[j])
-        angle = climb = height = 0.0
-        for k in range(heights.size):
-            target = _MIDDLE_M + heights[k] / _PER_METRE
-            if k == 0:
-                angle = sphere_angle(axes, range_m, radius + target)
-            else:
-                angle += (target - height) / climb
-            angle, climb, (x, y, z), _ = solve_angle(axes, range_m, target, angle, 3 if k else 6)
-            height = target
-            latitude, longitude, _ = geodetic_from_point(x, y, z)
-            if j == 0 and k == 0:
-                latitude0, longitude0 = latitude, longitude
-            turn = longitude - longitude0
-            table[0, k, j] = latitude - latitude0
-            table[1, k, j] = turn - 2.0 * math.pi * math.floor(turn / (2.0 * math.pi) + 0.5)
-    return latitude0, longitude0
-
-
-@njit(fastmath=FAST)
-def _collapse_range(
-    powers: NDArray[np.float64], place: NDArray[np.float64], out: NDArray[np.float64]
-) -> None:
-    """Evaluate ``out[k, i] = sum_j powers[k, j] place[i]**j`` (10 powers, in registers)."""
-    for k in range(_HEIGHT_NODES):
-        row = out[k]
-        c = powers[k]
-        c0, c1, c2, c3, c4 = c[0], c[1], c[2], c[3], c[4]
-        c5, c6, c7, c8, c9 = c[5], c[6], c[7], c[8], c[9]
-        for i in range(np.uint64(place.size)):
-            u = place[i]
-            high = (((c9 * u + c8) * u + c7) * u + c6) * u + c5
-            row[i] = ((((high * u + c4) * u + c3) * u + c2) * u + c1) * u + c0
-
-
-@njit(fastmath=FAST)
-def _expand_chunk(
-    powers: NDArray[np.float64],
-    height: NDArray[np.float64],
-    origin: float,
-    scale: float,
-    out: NDArray[np.float64],
-) -> None:
-    """Expand all arcs about their start heights, in index units of the grid.
-
-    ``out`` gets value, slope and half the curvature.
-    """
-    value, slope, bend = out[0], out[1], out[2]
-    p0, p1, p2, p3 = powers[0], powers[1], powers[2], powers[3]
-    p4, p5, p6, p7 = powers[4], powers[5], powers[6], powers[7]
-    for i in range(np.uint64(height.size)):
-        w = (height[i] - _MIDDLE_M) * _PER_METRE
-        c1, c2, c3, c4, c5, c6, c7 = p1[i], p2[i], p3[i], p4[i], p5[i], p6[i], p7[i]
-        angle = ((((((c7 * w + c6) * w + c5) * w + c4) * w + c3) * w + c2) * w + c1) * w + p0[i]
-        value[i] = (angle - origin) * scale
-        rate = ((7.0 * c7 * w + 6.0 * c6) * w + 5.0 * c5) * w + 4.0 * c4
-        slope[i] = (((rate * w + 3.0 * c3) * w + 2.0 * c2) * w + c1) * (scale * _PER_METRE)
-        rate = ((21.0 * c7 * w + 15.0 * c6) * w + 10.0 * c5) * w + 6.0 * c4
-        bend[i] = ((rate * w + 3.0 * c3) * w + c2) * (scale * _PER_METRE * _PER_METRE)
-
-
-@njit(fastmath=FAST)
-def _place_chunk(
-    powers: NDArray[np.float64], height: NDArray[np.float32], out: NDArray[np.float64]
-) -> None:
-    """Evaluate all arcs at their final heights."""
-    p0, p1, p2, p3 = powers[0], powers[1], powers[2], powers[3]
-    p4, p5, p6, p7 = powers[4], powers[5], powers[6], powers[7]
-    for i in range(np.uint64(height.size)):
-        w = (np.float64(height[i]) - _MIDDLE_M) * _PER_METRE
-        high = ((p7[i] * w + p6[i]) * w + p5[i]) * w + p4[i]
-        out[i] = (((high * w + p3[i]) * w + p2[i]) * w + p1[i]) * w + p0[i]
 
 
 @njit(fastmath=FAST)
@@ -164,10 +67,10 @@ def _misfit(
     height: float,
 ) -> tuple[float, float]:
     """Return grid height minus height on the arc, and its derivative with respect to height."""
-    w = (height - _MIDDLE_M) * _PER_METRE
-    north, east = latitudes[_HEIGHT_NODES - 1, i], longitudes[_HEIGHT_NODES - 1, i]
+    w = (height - MIDDLE_M) * PER_METRE
+    north, east = latitudes[HEIGHT_NODES - 1, i], longitudes[HEIGHT_NODES - 1, i]
     northward = eastward = 0.0
-    for k in range(_HEIGHT_NODES - 2, -1, -1):
+    for k in range(HEIGHT_NODES - 2, -1, -1):
         northward, eastward = northward * w + north, eastward * w + east
         north, east = north * w + latitudes[k, i], east * w + longitudes[k, i]
     row = (north - heights.latitude_rad) * heights.rows_per_rad
@@ -177,7 +80,7 @@ def _misfit(
         value = cubic_height(heights.values, row, column)
     slope = per_row * northward * heights.rows_per_rad
     slope += per_column * eastward * heights.columns_per_rad
-    return value - height, slope * _PER_METRE - 1.0
+    return value - height, slope * PER_METRE - 1.0
 
 
 @njit
@@ -193,10 +96,10 @@ def _solve_fully(
         error, slope = _misfit(heights, latitudes, longitudes, i, height)
         # A slope towards the radar makes the derivative small, layover changes its sign.
         step = -error / min(slope, -0.25)
-        height = min(max(height + step, _LOWEST_M), _HIGHEST_M)
+        height = min(max(height + step, LOWEST_M), HIGHEST_M)
         if not abs(step) > _CONVERGED_M:  # NaN leaves too
             return height
-    low, high = _LOWEST_M, _HIGHEST_M
+    low, high = LOWEST_M, HIGHEST_M
     for _ in range(_BISECTIONS):
         height = 0.5 * (low + high)
         error, _ = _misfit(heights, latitudes, longitudes, i, height)
@@ -246,11 +149,11 @@ def _anchor_heights(
     """Solve the heights at ``first_m`` (from the start of the stretch) and every 256 m beyond."""
     place = np.empty(count)
     for i in range(count):
-        place[i] = (first_m + _ANCHOR_M * i) * (2.0 / _STRETCH_M) - 1.0
-    latitudes = np.empty((_HEIGHT_NODES, count))
-    longitudes = np.empty((_HEIGHT_NODES, count))
-    _collapse_range(powers[0], place, latitudes)
-    _collapse_range(powers[1], place, longitudes)
+        place[i] = (first_m + _ANCHOR_M * i) * (2.0 / STRETCH_M) - 1.0
+    latitudes = np.empty((HEIGHT_NODES, count))
+    longitudes = np.empty((HEIGHT_NODES, count))
+    collapse_range(powers[0], place, latitudes)
+    collapse_range(powers[1], place, longitudes)
     anchors = np.empty(count)
     for i in range(count):
         height = _solve_fully(heights, latitudes, longitudes, i, 0.0)
@@ -268,8 +171,8 @@ def _solve_chunk(
     """Find the heights of a chunk of one line, starting from ``scratch[2][0]``."""
     north, east, solution = scratch
     start, rise, step = solution[0], solution[1], solution[2]
-    _expand_chunk(arcs[0], start, heights.latitude_rad, heights.rows_per_rad, north)
-    _expand_chunk(arcs[1], start, heights.longitude_rad, heights.columns_per_rad, east)
+    expand_arcs(arcs[0], start, heights.latitude_rad, heights.rows_per_rad, north)
+    expand_arcs(arcs[1], start, heights.longitude_rad, heights.columns_per_rad, east)
     rise[:] = 0.0
     for _ in range(_QUICK_STEPS):
         _quick_step(heights.values, heights.cubic, north, east, solution)
@@ -320,22 +223,22 @@ def _solve_stretch(
     count = int(math.floor(away_m[-1] / _ANCHOR_M) - first) + 2
     anchors = _anchor_heights(heights, powers, first * _ANCHOR_M, count)
     # Buffers keep their full width, so that every row is contiguous; the tail repeats old values.
-    north, east = np.empty((_HEIGHT_NODES, _CHUNK)), np.empty((_HEIGHT_NODES, _CHUNK))
+    north, east = np.empty((HEIGHT_NODES, _CHUNK)), np.empty((HEIGHT_NODES, _CHUNK))
     scratch = (np.empty((3, _CHUNK)), np.empty((3, _CHUNK)), np.zeros((3, _CHUNK)))
     place = np.zeros(_CHUNK)
     for low in range(0, away_m.size, _CHUNK):
         high = min(low + _CHUNK, away_m.size)
         for i in range(high - low):
-            place[i] = away_m[low + i] * (2.0 / _STRETCH_M) - 1.0
+            place[i] = away_m[low + i] * (2.0 / STRETCH_M) - 1.0
             position = away_m[low + i] / _ANCHOR_M - first
             k = int(position)
             scratch[2][0, i] = anchors[k] + (position - k) * (anchors[k + 1] - anchors[k])
-        _collapse_range(powers[0], place, north)
-        _collapse_range(powers[1], place, east)
+        collapse_range(powers[0], place, north)
+        collapse_range(powers[1], place, east)
         _solve_chunk(heights, (north, east), scratch, height_m[low:high])
         # Position and rounded height stay on the arc, exactly as later steps will combine them.
-        _place_chunk(north, height_m[low:high], latitude_rad[low:high])
-        _place_chunk(east, height_m[low:high], longitude_rad[low:high])
+        place_on_arcs(north, height_m[low:high], latitude_rad[low:high])
+        place_on_arcs(east, height_m[low:high], longitude_rad[low:high])
     _finish_chunk(heights, reference, latitude_rad, longitude_rad, height_m, status)
 
 
@@ -351,14 +254,14 @@ def _rdr2geo(
     ],
     out: Pixels,
 ) -> None:
-    table = np.empty((2, _HEIGHT_NODES, _RANGE_NODES))
+    table = np.empty((2, HEIGHT_NODES, RANGE_NODES))
     for line in range(time_s.size):
         axes = zero_doppler_axes(orbit, time_s[line], side)
         start = 0
         while start < range_m.size:
-            low = math.floor(range_m[start] / _STRETCH_M) * _STRETCH_M
-            stop = start + np.searchsorted(range_m[start:], low + _STRETCH_M)
-            reference = _arc_polynomials(axes, low, (tables[0], tables[1]), table)
+            low = math.floor(range_m[start] / STRETCH_M) * STRETCH_M
+            stop = start + np.searchsorted(range_m[start:], low + STRETCH_M)
+            reference = solve_arcs(axes, low, (tables[0], tables[1]), table)
             powers = (tables[3] @ table[0] @ tables[2].T, tables[3] @ table[1] @ tables[2].T)
             part = (
                 out[0][line, start:stop],
@@ -441,7 +344,7 @@ def rdr2geo(
         np.empty(shape, dtype=np.float32),
         np.empty(shape, dtype=np.uint8),
     )
-    tables = (_RANGE_POINTS, _HEIGHT_POINTS, _RANGE_INVERSE, _HEIGHT_INVERSE)
+    tables = (RANGE_POINTS, HEIGHT_POINTS, RANGE_INVERSE, HEIGHT_INVERSE)
     side = 1.0 if right else -1.0
     _rdr2geo(orbit, azimuth_time_s, slant_range_m, grid, side, tables, out)
     return out

@@ -46,16 +46,13 @@ def burst_grid(image: BurstImage) -> RadarGrid:
 
 def line_times_s(image: BurstImage, start: int, stop: int) -> NDArray[np.float64]:
     """Return the zero-Doppler times of lines ``start`` to ``stop`` relative to the first line."""
-    times: NDArray[np.float64] = np.arange(start, stop) * image.azimuth_time_interval_s
-    return times
+    return np.arange(start, stop, dtype=np.float64) * image.azimuth_time_interval_s
 
 
 def slant_ranges_m(image: BurstImage, start: int, stop: int) -> NDArray[np.float64]:
     """Return the slant ranges of samples ``start`` to ``stop``."""
-    ranges: NDArray[np.float64] = (
-        image.near_range_m + np.arange(start, stop) * image.range_spacing_m
-    )
-    return ranges
+    samples = np.arange(start, stop, dtype=np.float64)
+    return image.near_range_m + samples * image.range_spacing_m
 
 
 def speed_m_s(image: BurstImage) -> float:

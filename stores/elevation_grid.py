@@ -42,12 +42,12 @@ class Target:
     @property
     def latitudes(self) -> NDArray[np.float64]:
         """Latitudes of the rows, descending."""
-        return self.grid.lat0 + self.grid.dlat * np.arange(self.rows)
+        return self.grid.lat0 + self.grid.dlat * np.arange(self.rows, dtype=np.float64)
 
     @property
     def longitudes(self) -> NDArray[np.float64]:
         """Longitudes of the columns, ascending; they may exceed 180."""
-        return self.grid.lon0 + self.grid.dlon * np.arange(self.columns)
+        return self.grid.lon0 + self.grid.dlon * np.arange(self.columns, dtype=np.float64)
 
 
 class _Steps(NamedTuple):
@@ -218,7 +218,8 @@ def _tile_index(tile: GeoTiff, target: Target) -> tuple[NDArray[np.float64], NDA
     if tile.is_geographic:
         turn = 360.0 * round((longitudes.mean() - x0 - 0.5 * tile.columns * dx) / 360.0)
         rows, columns = (latitudes - y0) / dy, (longitudes - turn - x0) / dx
-        return tuple(np.broadcast_arrays(rows[:, None], columns[None, :]))
+        row, column = np.broadcast_arrays(rows[:, None], columns[None, :])
+        return row, column
     # Projections are smooth: 500 m between nodes leave millimetres.
     node_rows = np.arange(0, target.rows - 1 + _NODE_STEP, _NODE_STEP)
     node_columns = np.arange(0, target.columns - 1 + _NODE_STEP, _NODE_STEP)

@@ -45,7 +45,11 @@ class OrbitPolynomial(NamedTuple):
     """(3, order) float64, m."""
 
 
-def geodetic_to_ecef(latitude_rad: Array, longitude_rad: Array, height_m: Array) -> Array:
+def geodetic_to_ecef(
+    latitude_rad: Array | np.float64,
+    longitude_rad: Array | np.float64,
+    height_m: Array | np.float64,
+) -> Array:
     """Convert WGS84 geodetic coordinates to Earth-fixed positions.
 
     Parameters
@@ -70,7 +74,9 @@ def geodetic_to_ecef(latitude_rad: Array, longitude_rad: Array, height_m: Array)
     )
 
 
-def local_axes(latitude_rad: Array, longitude_rad: Array) -> tuple[Array, Array, Array]:
+def local_axes(
+    latitude_rad: Array | np.float64, longitude_rad: Array | np.float64
+) -> tuple[Array, Array, Array]:
     """Return the east, north and up unit vectors, each ``(..., 3)`` float64."""
     sine, cosine = np.sin(latitude_rad), np.cos(latitude_rad)
     sine_lon, cosine_lon = np.sin(longitude_rad), np.cos(longitude_rad)
@@ -171,10 +177,12 @@ def fit_orbit(times_s: Array, states: Array, order: int = 9) -> OrbitPolynomial:
 def evaluate_orbit(orbit: OrbitPolynomial, times_s: Array) -> tuple[Array, Array, Array]:
     """Return position (m), velocity (m/s) and acceleration (m/s2), each ``(n, 3)`` float64."""
     scaled = (np.asarray(times_s, dtype=np.float64) - orbit.epoch_s) * orbit.inverse_span
-    results = []
+    results: list[Array] = []
     for derivative in range(3):
         coefficients = np.polynomial.polynomial.polyder(orbit.coefficients, derivative, axis=1)
-        value = np.polynomial.polynomial.polyval(scaled, coefficients.T)
+        value: Array = np.asarray(
+            np.polynomial.polynomial.polyval(scaled, coefficients.T), dtype=np.float64
+        )
         results.append(np.moveaxis(value, 0, -1) * orbit.inverse_span**derivative)
     return results[0], results[1], results[2]
 

@@ -13,13 +13,14 @@ from bperp.kernels.simulation.scene import Raster, bowl_and_ramp, interpolate
 Array = NDArray[np.float64]
 
 _METRES_PER_DEGREE = 111_320.0
+_EVERY_TWELVE_DAYS = tuple(12.0 * k for k in range(30))
 
 
 class PhaseStackOptions(NamedTuple):
     """What to simulate."""
 
     scatterers: int = 2000
-    days: tuple[float, ...] = tuple(12.0 * k for k in range(30))
+    days: tuple[float, ...] = _EVERY_TWELVE_DAYS
     """Days since the first date, ascending."""
     reference: int = 0
     """Index of the date with zero baseline and zero displacement."""

@@ -296,8 +296,8 @@ def form_lines(
     band[:, half:] = spectrum[:, 2 * length - half :]
     band *= response.range_window
     image = scipy.fft.ifft(band, axis=1, overwrite_x=True)
-    result: NDArray[np.complex64] = image[:, PAD_SAMPLES : PAD_SAMPLES + samples]
-    return result
+    # scipy keeps single precision; its annotations do not say so.
+    return np.asarray(image[:, PAD_SAMPLES : PAD_SAMPLES + samples], dtype=np.complex64)
 
 
 def quantise(image: NDArray[np.complex64], valid: tuple[int, int, int, int]) -> NDArray[np.int16]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from bperp.flows.pictures import (
     picture_velocity_map,
     picture_velocity_truth,
 )
+from bperp.flows.step_pictures import _typical_extremes
 
 RANDOM = np.random.default_rng(7)
 
@@ -172,6 +174,22 @@ def test_map_has_the_aspect_of_its_latitude(tmp_path: Path, drawn: list[Any]) ->
     assert ratio == pytest.approx(math.cos(math.radians(60.0)), rel=0.01)
 
 
+@pytest.mark.parametrize("width", [0.004, 0.07, 0.163, 0.21, 0.4, 1.9, 12.0])
+@pytest.mark.parametrize("west", [-120.333, 8.317])
+def test_longitudes_do_not_overlap_in_narrow_maps(
+    tmp_path: Path, drawn: list[Any], west: float, width: float
+) -> None:
+    lon, lat = np.array([west, west + width]), np.array([30.0, 30.0 + 2.5 * width])
+    picture_velocity_truth(tmp_path / "truth.png", lon, lat, np.zeros(2), np.zeros(2))
+    for axes in drawn[0].axes[:2]:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+        assert boxes, "a map needs at least one longitude"
+        for one, other in itertools.pairwise(boxes):
+            assert one.x1 + 3 < other.x0
+        for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True):
+            assert float(label.get_text()[:-2]) == pytest.approx(abs(tick), abs=1e-9)
+
+
 def test_scale_bar_has_the_length_it_says(tmp_path: Path, drawn: list[Any]) -> None:
     lon, lat = np.array([10.0, 10.4]), np.array([59.9, 60.1])
     picture_velocity_map(tmp_path / "velocity.png", lon, lat, np.zeros(2))
@@ -261,6 +279,21 @@ def test_contact_sheet_has_one_tile_per_pair_and_a_cyclic_bar(
     assert np.abs(colors[0] - colors[1]).max() < 0.02, "the phase map must close at pi"
 
 
+@pytest.mark.parametrize(
+    ("pairs", "shape"), [(11, (830, 96)), (11, (100, 400)), (7, (300, 900)), (23, (200, 800))]
+)
+def test_contact_sheet_is_well_filled(
+    tmp_path: Path, drawn: list[Any], pairs: int, shape: tuple[int, int]
+) -> None:
+    phase = np.zeros((pairs, *shape))
+    grid = RadarGrid(56.0, 79.0)
+    picture_interferograms(tmp_path / "sheet.png", phase, phase, ["a / b"] * pairs, grid=grid)
+    tiles = [axes for axes in drawn[0].axes if axes.images]
+    hidden = [axes for axes in drawn[0].axes if not axes.get_visible()]
+    assert len(tiles) == 2 * pairs
+    assert len(hidden) <= 0.2 * len(tiles)
+
+
 def test_contact_sheet_says_how_many_pairs_it_leaves_out(tmp_path: Path, drawn: list[Any]) -> None:
     phase = np.zeros((40, 8, 9))
     labels = [str(number) for number in range(40)]
@@ -273,6 +306,20 @@ def test_radar_images_have_their_shape_on_the_ground(tmp_path: Path, drawn: list
     picture_amplitude(tmp_path / "amplitude.png", np.ones((200, 800)), grid=grid)
     bounds = drawn[0].axes[0].get_window_extent().bounds
     assert bounds[2] / bounds[3] == pytest.approx((800 * 3.5) / (200 * 14.0), rel=0.01)
+
+
+@pytest.mark.parametrize("thinning", [1, 4])
+def test_radar_axes_are_kilometres_however_thin_the_raster(
+    tmp_path: Path, drawn: list[Any], thinning: int
+) -> None:
+    grid = RadarGrid(14.0 * thinning, 4.0 * thinning)
+    image = np.ones((2000, 3000))[::thinning, ::thinning]
+    picture_amplitude(tmp_path / "amplitude.png", image, grid=grid)
+    axes = drawn[0].axes[0]
+    assert sorted(axes.get_xlim()) == pytest.approx([0.0, 12.0])
+    assert sorted(axes.get_ylim()) == pytest.approx([0.0, 28.0])
+    assert axes.get_xlabel() == "ground range (km)"
+    assert "azimuth (km" in axes.get_ylabel()
 
 
 @pytest.mark.parametrize(("ascending", "corner"), [(None, (0, 0)), (True, (1, 0)), (False, (0, 1))])
@@ -294,7 +341,7 @@ def test_radar_images_turn_north_up(
     assert bright == [corner]
 
 
-def test_selection_counts_candidates_of_the_whole_raster(tmp_path: Path, drawn: list[Any]) -> None:
+def test_selection_states_the_share_of_the_whole_raster(tmp_path: Path, drawn: list[Any]) -> None:
     dispersion = np.full((300, 400), 0.6)
     dispersion[10:20, 10:30] = 0.2
     dispersion[100] = np.nan
@@ -302,8 +349,7 @@ def test_selection_counts_candidates_of_the_whole_raster(tmp_path: Path, drawn: 
     path = tmp_path / "scatterers.png"
     picture_scatterers(path, dispersion, 0.4, gamma, gamma_threshold=0.7)
     words = texts(drawn[0])
-    assert "200 candidates below 0.4" in words
-    assert "(119,600 pixels)" in words
+    assert "0.2% below 0.4" in words  # 200 of 119,600 valid pixels
     assert "30 scatterers above 0.7" in words
 
 
@@ -313,6 +359,34 @@ def test_geometry_names_height_and_incidence(tmp_path: Path, drawn: list[Any]) -
     words = texts(drawn[0])
     assert "ellipsoidal height (m)" in words
     assert "incidence angle (°)" in words
+
+
+def test_series_of_typical_extremes_leave_out_outliers_and_incoherent_points() -> None:
+    velocity = np.arange(1000.0)  # row = velocity
+    coherence = np.where(np.arange(1000) % 2, 0.9, 0.3)  # odd rows are the better half
+    velocity[[1, 501]] = 9e9, np.nan  # two coherent outliers
+    slow, fast = _typical_extremes(velocity, coherence)
+    assert slow % 2 == fast % 2 == 1
+    assert 5 <= slow <= 20
+    assert 980 <= fast <= 995
+    assert _typical_extremes(np.array([np.nan, 2.0]), np.ones(2)) == [1]
+    assert _typical_extremes(np.array([np.nan]), np.ones(1)) == []
+
+
+def test_files_are_small_and_their_colours_are_kept(tmp_path: Path, drawn: list[Any]) -> None:
+    """Noise in one colour map takes a palette, a smooth relief does not."""
+    from PIL import Image
+
+    noise, relief = tmp_path / "noise.png", tmp_path / "relief.png"
+    picture_amplitude(noise, RANDOM.rayleigh(size=(300, 900)))
+    smooth = np.sin(np.add.outer(np.linspace(0, 9, 300), np.linspace(0, 7, 900)))
+    picture_geometry(relief, 500 * smooth, 38 + smooth)
+    for path, figure, mode in ((noise, drawn[0], "P"), (relief, drawn[1], "RGB")):
+        with Image.open(path) as image:
+            assert image.mode == mode
+            assert image.info["Software"] == "bperp"
+        full = np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255.0
+        assert np.abs(pixels(path) - full).max() <= 5.5 / 255.0
 
 
 # --- robustness ----------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ import pytest
 import xarray as xr
 
 from bperp.flows.config import StackConfig
+from bperp.flows.engine import Selection, SerialExecutor, run_stages
 from bperp.flows.root import Root
-from bperp.flows.run import run_stack
+from bperp.flows.run import setup_run
 from bperp.flows.simulation import simulate_stack
 from bperp.flows.simulation_options import PRESETS, SimulationOptions
 from bperp.flows.validation import compare_velocity, locate_truth, match_truth, open_truth
@@ -43,7 +44,9 @@ def process(folder: Path, options: SimulationOptions, **changes: Any) -> tuple[R
         "reference_date": str(options.date_list()[options.reference_index]),
     }
     last = changes.pop("last", None)
-    run_stack(StackConfig.from_values(values | changes), last=last, engine="serial")
+    setup = setup_run(StackConfig.from_values(values | changes))
+    selection = Selection(last=last)
+    run_stages(setup.stages, setup.context, setup.store, SerialExecutor(), selection=selection)
     return Root.open(str(folder / "root")), open_truth(folder / "input" / "truth.zarr")
 
 
@@ -169,7 +172,8 @@ def test_phase_at_strong_scatterers(psi: tuple[Root, xr.Dataset]) -> None:
             residual.append(np.angle(np.exp(1j * turned)))
     rms = float(np.sqrt(np.mean(np.square(residual))))
     print(
-        f"phase at {len(rows)} scatterers above 30 dB: rms {rms:.4f} rad, mean {np.mean(residual):+.4f}"
+        f"phase at {len(rows)} scatterers above 30 dB: "
+        f"rms {rms:.4f} rad, mean {np.mean(residual):+.4f}"
     )
     assert rms < 0.05
 

@@ -92,7 +92,7 @@ def test_a_stack_survives_json(make_burst: MakeBurst) -> None:
 def test_swaths_of_different_sampling_are_refused(make_burst: MakeBurst) -> None:
     bursts = four_bursts(make_burst)
     bursts[2] = dataclasses.replace(bursts[2], azimuth_time_interval_s=2.1e-3)
-    with pytest.raises(StackError, match="S410.*azimuth_time_interval_s.*fix:"):
+    with pytest.raises(StackError, match=r"S410.*azimuth_time_interval_s.*fix:"):
         arrange_scene(bursts, (4, 20))
 
 
