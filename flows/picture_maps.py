@@ -111,14 +111,14 @@ def picture_velocity_map(
     width, height = points.panel_size(5.4 if panels == 2 else 7.0)
     with picture(path, (panels * (width + 1.5), height + 1.5), title, note) as figure:
         axes = figure.subplots(1, panels, squeeze=False).ravel()
-        _draw_map(axes[0], points, background_height, width)
+        _draw_map(axes[0], points, background_height)
         scale = {"cmap": color_map(VELOCITY_MAP), "vmin": -limit, "vmax": limit}
         drawn = _scatter(axes[0], points, points.value, width * height, **scale)
         color_bar(figure, drawn, axes[0], VELOCITY_LABEL, extend="both")
         _mark_reference(axes[0], reference_point)
         if sigma_mm_yr is not None:
             sigma = points.same(sigma_mm_yr)
-            _draw_map(axes[1], points, background_height, width, left=False)
+            _draw_map(axes[1], points, background_height, left=False)
             low, high = robust_limits(sigma, 1.0, 99.0)
             scale = {"cmap": color_map(SIGMA_MAP), "vmin": max(low, 0.0), "vmax": high}
             drawn = _scatter(axes[1], points, sigma, width * height, **scale)
@@ -171,10 +171,10 @@ def picture_velocity_truth(
     note = "  ·  ".join(filter(None, [note, counted(points.value.size, "scatterer")]))
     with picture(path, (2 * width + 5.2, height + 1.5), title, note) as figure:
         axes = figure.subplots(1, 3, width_ratios=[width, width, 3.0])
-        _draw_map(axes[0], points, None, width)
+        _draw_map(axes[0], points, None)
         drawn = _scatter(axes[0], points, points.value, width * height, **scale)
         axes[0].set_title("Estimate")
-        _draw_map(axes[1], points, None, width, left=False)
+        _draw_map(axes[1], points, None, left=False)
         if isinstance(truth_mm_yr, GriddedMap):
             _mesh(axes[1], truth_mm_yr, **scale)
         else:
@@ -232,7 +232,6 @@ def _draw_map(
     axes: Axes,
     points: _Points,
     background: GriddedMap | None,
-    width_in: float,
     *,
     left: bool = True,
 ) -> None:
@@ -243,7 +242,7 @@ def _draw_map(
     axes.set_facecolor("#d4d7da")
     if background is not None:
         _mesh(axes, _relief(background), cmap="gray", vmin=-3.0, vmax=1.2)
-    _degree_ticks(axes, width_in)
+    _degree_ticks(axes)
     if not left:
         axes.tick_params(labelleft=False)
     _scale_bar(axes, west, east, south, north)
@@ -291,40 +290,54 @@ def _relief(height: GriddedMap) -> GriddedMap:
     return GriddedMap(lon, lat, 0.5 + 0.5 * light)
 
 
-def _degree_ticks(axes: Axes, width_in: float) -> None:
-    ticks, labels = _degrees(axes.get_ylim(), "NS", 5)
-    axes.yaxis.set_ticks(ticks, labels=labels)
-    west, east = axes.get_xlim()
-    for count in (4, 3, 2, 1):
-        ticks, labels = _degrees((west, east), "EW", count)
-        # About 0.07 inch per letter, and a gap.
-        needed = 0.07 * (max(map(len, labels), default=0) + 1.5)
-        if not labels or np.diff(ticks, append=np.inf).min() / (east - west) * width_in >= needed:
-            break
-    if not labels:
-        # No round number lies in the map: its middle, to a tenth of its width.
-        digits = max(0, 1 - math.floor(math.log10(east - west)))
-        ticks = np.array([round(0.5 * (west + east), digits)])
-        labels = [_degree_text(ticks[0], "EW", digits)]
-    axes.xaxis.set_ticks(ticks, labels=labels)
+def _degree_ticks(axes: Axes) -> None:
+    """Put round degrees on both axes, so few longitudes that their labels stay apart."""
+    from matplotlib.ticker import Formatter, Locator, MaxNLocator
+
+    class Longitudes(Locator):
+        # Chosen when drawn: only then is the width of the panel known.
+        def __call__(self) -> Any:
+            return _longitudes(axes.get_xlim(), axes.bbox.width / axes.figure.dpi)
+
+    class Degrees(Formatter):
+        def __init__(self, letters: str) -> None:
+            self.letters = letters
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return _degree_texts(np.array([x]), self.letters)[0]
+
+        def format_ticks(self, values: Any) -> list[str]:
+            return _degree_texts(np.asarray(values), self.letters)
+
+    axes.xaxis.set_major_locator(Longitudes())
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(Degrees("EW"))
+    axes.yaxis.set_major_formatter(Degrees("NS"))
 
 
-def _degrees(
-    limits: tuple[float, float], letters: str, count: int
-) -> tuple[NDArray[np.float64], list[str]]:
-    """Return round numbers within limits and their labels."""
+def _longitudes(limits: tuple[float, float], width_in: float) -> NDArray[np.float64]:
+    """Return round longitudes within limits whose labels do not touch."""
     from matplotlib.ticker import MaxNLocator
 
-    ticks = np.asarray(MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(*limits))
-    # As many decimals as the step between ticks needs, the same on all of them.
-    step = float(np.diff(ticks).min()) if ticks.size > 1 else 1.0
-    digits = next((d for d in range(8) if abs(round(step, d) - step) < 1e-3 * step), 8)
-    ticks = ticks[(ticks >= limits[0]) & (ticks <= limits[1])]
-    return ticks, [_degree_text(tick, letters, digits) for tick in ticks]
+    west, east = limits
+    for count in (4, 3, 2, 1):
+        ticks = np.asarray(MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(west, east))
+        ticks = ticks[(ticks >= west) & (ticks <= east)]
+        longest = max(map(len, _degree_texts(ticks, "EW")), default=0)
+        spacing = np.diff(ticks, append=np.inf).min(initial=np.inf) / (east - west) * width_in
+        # About 0.07 inch per character, and a gap.
+        if ticks.size and spacing >= 0.07 * (longest + 1.5):
+            return ticks
+    # One number, near the middle.
+    digits = max(0, 1 - math.floor(math.log10(east - west)))
+    return np.array([round(0.5 * (west + east), digits)])
 
 
-def _degree_text(degrees: float, letters: str, digits: int) -> str:
-    return f"{abs(degrees):.{digits}f}°{letters[0] if degrees >= 0 else letters[1]}"
+def _degree_texts(degrees: NDArray[np.float64], letters: str) -> list[str]:
+    """Return labels with as many decimals as any of them needs."""
+    exact = (d for d in range(8) if np.allclose(np.round(degrees, d), degrees, rtol=0, atol=1e-7))
+    digits = next(exact, 8)
+    return [f"{abs(x):.{digits}f}°{letters[0] if x >= 0 else letters[1]}" for x in degrees]
 
 
 def _scale_bar(axes: Axes, west: float, east: float, south: float, north: float) -> None:

@@ -46,7 +46,7 @@ MAXIMUM_POINTS = 250_000
 LARGEST_COLOR_ERROR = 5
 """Of 255 levels; more is seen as bands in smooth colours."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.titlesize": 10.5,

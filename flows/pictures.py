@@ -9,9 +9,9 @@ from bperp.flows.picture_maps import GriddedMap, picture_velocity_map, picture_v
 from bperp.flows.picture_radar import (
     picture_amplitude,
     picture_geometry,
-    picture_interferograms,
     picture_scatterers,
 )
+from bperp.flows.picture_sheet import picture_interferograms
 from bperp.flows.picture_style import RadarGrid
 
 __all__ = [

@@ -273,7 +273,7 @@ def _typical_extremes(velocity: NDArray[Any], coherence: NDArray[Any]) -> list[i
     known = np.flatnonzero(np.isfinite(velocity) & np.isfinite(coherence))
     if not known.size:
         return []
-    better = known[coherence[known] >= np.median(coherence[known])]
+    better = known[np.argsort(-coherence[known], kind="stable")][: (known.size + 1) // 2]
     order = better[np.argsort(velocity[better], kind="stable")]
     places = [round(share * (order.size - 1)) for share in (0.01, 0.99)]
     return list(dict.fromkeys(int(order[place]) for place in places))

@@ -20,7 +20,7 @@ from bperp.pipeline.stack import Stack
 from bperp.pipeline.timeseries import PRODUCT as TIMESERIES
 
 MATCH_PIXELS = 1.0
-"""A scatterer belongs to a true one if it lies within a pixel of it."""
+"""A scatterer belongs to a true one if it lies this close to it."""
 
 DAYS_PER_YEAR = 365.25
 
@@ -126,8 +126,9 @@ def match_truth(
     line: NDArray[Any],
     sample: NDArray[Any],
     usable: NDArray[np.bool_],
+    reach_pixels: float = MATCH_PIXELS,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Match table rows with true scatterers that lie within a pixel.
+    """Match table rows with the nearest true scatterer.
 
     Parameters
     ----------
@@ -139,6 +140,8 @@ def match_truth(
         Scene pixels of the rows.
     usable : ndarray of bool (n,)
         Rows to be matched.
+    reach_pixels : float
+        Largest distance along either axis, in lines and samples.
 
     Returns
     -------
@@ -150,7 +153,7 @@ def match_truth(
     tree = cKDTree(np.column_stack((true_line, true_sample))[known])
     rows = np.flatnonzero(usable)
     pixel = np.column_stack((line, sample))[rows]
-    distance, nearest = tree.query(pixel, p=np.inf, distance_upper_bound=MATCH_PIXELS)
+    distance, nearest = tree.query(pixel, p=np.inf, distance_upper_bound=reach_pixels)
     found = np.isfinite(distance)
     return rows[found], known[np.asarray(nearest)[found]]
 

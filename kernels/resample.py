@@ -2,7 +2,7 @@
 
 For every tile the source is deramped once, interpolated in azimuth (taps held over 32 source
 samples, over which the azimuth offset changes by less than 1e-3 line) and in range (taps linear in
-the offset over 32 output samples, or one by one in rough terrain), and given its carrier back
+the offset over 32 or 8 output samples, one by one in extreme terrain), and given its carrier back
 analytically at the resampled position. Azimuth comes first, because the range offset varies more
 with height and is thus taken for each pixel's own line.
 

@@ -442,6 +442,7 @@ OTHER: dict[str, Any] = {
     "scatterers.filter_grid_m": 40,
     "scatterers.low_pass_wavelength_m": 700,
     "scatterers.max_percent_random": 1,
+    "scatterers.min_phase_stability": 0.5,
     "scatterers.iterations": 2,
     "scatterers.weed_neighbours": False,
     "timeseries.reference": {"lon": 1, "lat": 2},

@@ -174,7 +174,7 @@ def test_map_has_the_aspect_of_its_latitude(tmp_path: Path, drawn: list[Any]) ->
     assert ratio == pytest.approx(math.cos(math.radians(60.0)), rel=0.01)
 
 
-@pytest.mark.parametrize("width", [0.004, 0.07, 0.163, 0.21, 0.4, 1.9, 12.0])
+@pytest.mark.parametrize("width", [0.004, 0.07, 0.163, 0.4, 12.0])
 @pytest.mark.parametrize("west", [-120.333, 8.317])
 def test_longitudes_do_not_overlap_in_narrow_maps(
     tmp_path: Path, drawn: list[Any], west: float, width: float
@@ -280,7 +280,7 @@ def test_contact_sheet_has_one_tile_per_pair_and_a_cyclic_bar(
 
 
 @pytest.mark.parametrize(
-    ("pairs", "shape"), [(11, (830, 96)), (11, (100, 400)), (7, (300, 900)), (23, (200, 800))]
+    ("pairs", "shape"), [(11, (207, 24)), (11, (25, 100)), (7, (75, 225)), (23, (50, 200))]
 )
 def test_contact_sheet_is_well_filled(
     tmp_path: Path, drawn: list[Any], pairs: int, shape: tuple[int, int]
@@ -364,7 +364,8 @@ def test_geometry_names_height_and_incidence(tmp_path: Path, drawn: list[Any]) -
 def test_series_of_typical_extremes_leave_out_outliers_and_incoherent_points() -> None:
     velocity = np.arange(1000.0)  # row = velocity
     coherence = np.where(np.arange(1000) % 2, 0.9, 0.3)  # odd rows are the better half
-    velocity[[1, 501]] = 9e9, np.nan  # two coherent outliers
+    velocity[[1, 999]] = 9e9, -9e9  # coherent outliers
+    velocity[[500, 501]] = np.nan
     slow, fast = _typical_extremes(velocity, coherence)
     assert slow % 2 == fast % 2 == 1
     assert 5 <= slow <= 20

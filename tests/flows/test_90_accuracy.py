@@ -64,17 +64,34 @@ def overlap(tmp_path_factory: pytest.TempPathFactory) -> tuple[Root, xr.Dataset]
         date_count=4,
         lines_per_burst=1501,
         samples=600,
-        persistent_per_km2=0.0,
+        persistent_per_km2=0.01,
         azimuth_misregistration_lines=(0.0, 0.0213, -0.0171, 0.0052),
         range_misregistration_std_samples=0.0,
         coherence_initial=0.8,
         coherence_long_term=0.3,
         turbulence_rms_m=0.0,
         stratified_std_per_km=0.0,
+        bowl_velocity_m_yr=0.0,
+        ramp_m_yr_per_km=(0.0, 0.0),
         seed=20262,
     )
     folder = tmp_path_factory.mktemp("overlap")
-    return process(folder, options, last="interferogram", interferogram={"looks": [5, 20]})
+    return process(folder, options, last="interferogram", interferogram={"looks": [8, 24]})
+
+
+@pytest.fixture(scope="module")
+def strong(tmp_path_factory: pytest.TempPathFactory) -> tuple[Root, xr.Dataset]:
+    """Six dates of scatterers so strong that their phase shows the errors of the chain."""
+    options = SimulationOptions(
+        date_count=6,
+        samples=400,
+        persistent_per_km2=40.0,
+        signal_to_clutter_db=(37.0, 1.0),
+        signal_to_clutter_limits_db=(35.0, 39.0),
+        baseline_std_m=120.0,
+        seed=20263,
+    )
+    return process(tmp_path_factory.mktemp("strong"), options, last="scatterers")
 
 
 def test_velocity_bias_and_rmse(psi: tuple[Root, xr.Dataset]) -> None:
@@ -98,11 +115,15 @@ def test_velocity_sigma_is_calibrated(psi: tuple[Root, xr.Dataset]) -> None:
 
 def test_most_true_scatterers_are_found(psi: tuple[Root, xr.Dataset]) -> None:
     root, truth = psi
-    found = compare_velocity(root, truth)
-    line, _ = locate_truth(root.stack, truth)
-    strong = np.isfinite(line) & (truth["signal_to_clutter"].values > 10**1.5)
-    share = np.isin(np.flatnonzero(strong), found.true).mean()
-    print(f"share of scatterers above 15 dB that were found: {share:.3f}")
+    read = root.source.read
+    line, sample = (read("scene/timeseries", name, EVERYTHING) for name in ("line", "sample"))
+    solved = np.isfinite(read("scene/timeseries", "velocity_los", EVERYTHING))
+    # Of adjacent pixels the most stable one stays, which need not be the nearest.
+    _, points = match_truth(root.stack, truth, line, sample, solved, reach_pixels=3.0)
+    true_line, _ = locate_truth(root.stack, truth)
+    strong = np.isfinite(true_line) & (truth["signal_to_clutter"].values > 10**1.8)
+    share = np.isin(np.flatnonzero(strong), points).mean()
+    print(f"share of scatterers above 18 dB that were found: {share:.3f}")
     assert share > 0.95
 
 
@@ -148,20 +169,19 @@ def range_m(image: BurstImage, ecef: list[np.ndarray]) -> np.ndarray:
     return geo2rdr(burst_orbit(image), *ecef, 0.5 * burst_duration_s(image))[1]
 
 
-def test_phase_at_strong_scatterers(psi: tuple[Root, xr.Dataset]) -> None:
-    root, truth = psi
+def test_phase_at_strong_scatterers(strong: tuple[Root, xr.Dataset]) -> None:
+    root, truth = strong
     read = root.source.read
-    kept = read("scene/scatterers", "kept_mask", EVERYTHING) > 0
+    # The pixel on which the scatterer stands, not one beside it, which holds less of its power.
     rows, points = match_truth(
         root.stack,
         truth,
         read("scene/scatterers", "line", EVERYTHING),
         read("scene/scatterers", "sample", EVERYTHING),
-        kept,
+        read("scene/scatterers", "valid_mask", EVERYTHING) > 0,
+        reach_pixels=0.5,
     )
-    strong = truth["signal_to_clutter"].values[points] > 1000.0
-    rows, points = rows[strong], points[strong]
-    assert len(rows) >= 10
+    assert len(rows) >= 100
     phase = read("scene/scatterers", "phase", (slice(None), slice(None)))[rows]
     residual = []
     for date in root.stack.dates:
@@ -172,7 +192,7 @@ def test_phase_at_strong_scatterers(psi: tuple[Root, xr.Dataset]) -> None:
             residual.append(np.angle(np.exp(1j * turned)))
     rms = float(np.sqrt(np.mean(np.square(residual))))
     print(
-        f"phase at {len(rows)} scatterers above 30 dB: "
+        f"phase at {len(rows)} scatterers of 35 to 39 dB: "
         f"rms {rms:.4f} rad, mean {np.mean(residual):+.4f}"
     )
     assert rms < 0.05

@@ -107,7 +107,7 @@ def heights(shape: tuple[int, int], roughness_m: float = 30.0) -> NDArray[np.flo
     return (trend + roughness_m * generator.normal(size=shape)).astype(np.float32)
 
 
-def tones(swath: str, count: int = 120) -> tuple[NDArray[np.float64], ...]:
+def tones(swath: str, count: int = 300) -> tuple[NDArray[np.float64], ...]:
     """Draw frequencies (cycles per pixel) with the power of the processed spectrum."""
     generator = np.random.default_rng(9)
 
