@@ -48,6 +48,7 @@ AUTO, GIVEN = "<auto>", "<given>"
 
 
 def auto_or_given(value: Any) -> str:
+    """Tell which branch of an option validates a value: the word auto, or anything else."""
     return AUTO if isinstance(value, str) else GIVEN
 
 

@@ -119,9 +119,13 @@ def test_most_true_scatterers_are_found(psi: tuple[Root, xr.Dataset]) -> None:
     line, sample = (read("scene/timeseries", name, EVERYTHING) for name in ("line", "sample"))
     solved = np.isfinite(read("scene/timeseries", "velocity_los", EVERYTHING))
     # Of adjacent pixels the most stable one stays, which need not be the nearest.
-    _, points = match_truth(root.stack, truth, line, sample, solved, reach_pixels=3.0)
-    true_line, _ = locate_truth(root.stack, truth)
-    strong = np.isfinite(true_line) & (truth["signal_to_clutter"].values > 10**1.8)
+    _, points = match_truth(root.stack, truth, line, sample, solved, reach_pixels=2.0)
+    # At the edge of the scene some dates see nothing: bursts start a few lines apart.
+    place = [np.rint(np.nan_to_num(axis)).astype(int) for axis in locate_truth(root.stack, truth)]
+    everywhere = (slice(None), slice(None))
+    dispersion = root.source.read("scene/amplitude", "amplitude_dispersion", everywhere)
+    seen = np.isfinite(dispersion[tuple(place)])
+    strong = seen & (truth["signal_to_clutter"].values > 10**1.8)
     share = np.isin(np.flatnonzero(strong), points).mean()
     print(f"share of scatterers above 18 dB that were found: {share:.3f}")
     assert share > 0.95
