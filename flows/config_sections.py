@@ -83,6 +83,8 @@ def section(default: Any, about: str) -> Any:
 
 
 class Options(BaseModel):
+    """Base of all sections: strict, frozen, nothing unknown."""
+
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False
     )

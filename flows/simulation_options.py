@@ -229,6 +229,8 @@ PRESETS: dict[str, SimulationOptions] = {
         relief_m=600.0,
         bowl_radius_m=2500.0,
         bowl_velocity_m_yr=-0.020,
+        turbulence_rms_m=0.0015,
+        stratified_std_per_km=0.002,
     ),
     "psi": SimulationOptions(
         date_count=30,

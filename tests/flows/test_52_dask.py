@@ -47,6 +47,11 @@ def kept() -> Iterator[DaskExecutor]:
 
 @pytest.fixture
 def address(kept) -> str:
+    # Tests before may have killed workers: only the cluster's owner starts new ones.
+    deadline = time.monotonic() + 60
+    while len(kept._known_workers()) < kept.workers and time.monotonic() < deadline:
+        kept._cluster.scale(kept.workers)
+        time.sleep(0.2)
     return kept.start()
 
 
