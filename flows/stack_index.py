@@ -265,6 +265,7 @@ def _burst_image(
         fm_rate=_polynomials(annotation.fm_rate, first_ns, reach),
         orbit=_orbit_arc(orbit, first_ns, duration),
         ipf_version=annotation.ipf_version,
+        content_id=product.content_id()[:16],
         flags=tuple(flags),
     )
 

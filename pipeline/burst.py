@@ -71,6 +71,8 @@ class BurstImage:
     fm_rate: PolynomialList
     orbit: OrbitArc
     ipf_version: str
+    content_id: str = ""
+    """Digest of the product's checksums and sizes: a replaced product is another input."""
     flags: tuple[str, ...] = ()
     """Recorded fallbacks, e.g. ``restituted-orbit``."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from bperp.flows.root import Root
 from bperp.flows.run import run_stack, setup_run, stack_status
 from bperp.flows.simulation import simulate_stack
 from bperp.flows.simulation_options import PRESETS
+from bperp.flows.stack_index import index_stack
 from bperp.stores.errors import BperpError
 from bperp.stores.stamps import read_stamps_tree, validate_stamps_tree
 
@@ -132,6 +135,25 @@ def test_an_option_invalidates_exactly_what_depends_on_it(finished: StackConfig)
     plan = run_stack(StackConfig.from_values(values), dry_run=True)
     status = {stage["name"]: stage["status"] for stage in plan["stages"]}
     assert [name for name, state in status.items() if state == "current"] == ["ingest", "geometry"]
+
+
+def test_a_replaced_product_is_noticed(finished: StackConfig, inputs: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "safe"
+    shutil.copytree(inputs / "safe", copy)
+    product = sorted(copy.iterdir())[2]
+    manifest = product / "manifest.safe"
+    text = manifest.read_text()
+    checksum = re.search(r"[0-9a-f]{32}", text)
+    assert checksum is not None
+    before = index_stack(configuration(inputs, tmp_path / "root", slc=[str(copy / "*.SAFE")]))
+    manifest.write_text(text.replace(checksum[0], "0" * 32))
+    after = index_stack(configuration(inputs, tmp_path / "root", slc=[str(copy / "*.SAFE")]))
+    changed = {
+        date
+        for (burst, date), image in before.stack.images.items()
+        if after.stack.images[burst, date] != image
+    }
+    assert changed == {before.stack.dates[2]}
 
 
 def test_status_and_datasets(finished: StackConfig) -> None:
