@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -25,6 +26,10 @@ BASELINE_BYTES = 400_000_000
 """Resident memory of a worker that has imported everything and compiled its kernels."""
 USABLE_SHARE = 0.9
 """Share of a worker's limit that may be planned for; above 0.95 the nanny ends the worker."""
+
+_CONNECT_ATTEMPTS = 5
+_CONNECTING = threading.Lock()
+"""Under Prefect the batches of one process connect at the same time."""
 
 _IN_FLIGHT_PER_WORKER = 2
 _ATTEMPTS = 3
@@ -210,13 +215,27 @@ class DaskExecutor:
                 self._main.enter_context(_hidden_main())
                 self._cluster = _start_cluster(self._workers, int(self.memory_limit_bytes or 0))
             target = self.address or self._cluster.scheduler_address
+            self._client = self._open_client(distributed, target)
+        return self._client
+
+    def _open_client(self, distributed: Any, target: str) -> Any:
+        """Connect to a scheduler.
+
+        A busy scheduler may send its greeting together with other messages, which the client
+        takes for a broken protocol (AssertionError): that is worth another try.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
             try:
-                self._client = distributed.Client(
-                    target, set_as_default=False, timeout=self.patience_s
-                )
+                with _CONNECTING:
+                    return distributed.Client(target, set_as_default=False, timeout=self.patience_s)
+            except AssertionError as error:
+                if attempt == _CONNECT_ATTEMPTS:
+                    raise _scheduler_lost(target, error) from error
+                time.sleep(attempt * _POLL_S)
             except OSError as error:
                 raise _scheduler_lost(target, error) from error
-        return self._client
 
     def _known_workers(self) -> list[dict[str, Any]]:
         client = self._connect()

@@ -336,7 +336,8 @@ def _displacement(
     height = np.nan_to_num(dem_error_m) * design.height_factor
     flat = phase + height[:, np.newaxis] * design.perpendicular_baseline_m
     result = np.full((len(phase), len(parameters["date_days"])), np.nan, np.float32)
-    result[:, parameters["dates"]] = displacement_from_phase(flat, design.wavelength_m)
+    # Adding zero turns the -0.0 of the reference date into 0.0.
+    result[:, parameters["dates"]] = displacement_from_phase(flat, design.wavelength_m) + 0.0
     return result
 
 
