@@ -22,7 +22,6 @@ from bperp.flows.root_report import write_pictures_and_report
 from bperp.flows.stack_index import index_stack
 from bperp.pipeline.steps import STAGES
 from bperp.stores.cube import CubeStore
-from bperp.stores.errors import ConfigurationError
 from bperp.stores.objects import is_local
 
 __all__ = ["prepare", "run_stack", "setup_run", "stack_status"]
@@ -108,7 +107,7 @@ def run_stack(
     dict
         JSON values: summary of the stages, ``exports``, ``pictures``, ``report``.
     """
-    chosen = _chosen_steps(first, last, only)
+    chosen = Selection(first, last, (only,) if only else ()).among(STEPS)
     stages = tuple(step for step in chosen if step != "export")
     setup = setup_run(config, workers, record=not dry_run)
     summary: dict[str, Any] = {"root": config.root, "dry_run": dry_run, "stages": []}
@@ -122,32 +121,6 @@ def run_stack(
     if is_local(config.root):
         summary |= write_pictures_and_report(root, summary["stages"])
     return summary
-
-
-def _chosen_steps(first: str | None, last: str | None, only: str | None) -> tuple[str, ...]:
-    names = [only] if only else [name for name in (first, last) if name]
-    for name in names:
-        if name not in STEPS:
-            raise ConfigurationError(
-                "C101",
-                "there is no step of this name",
-                where=name,
-                expected=", ".join(STEPS),
-                remedy="choose one of these",
-            )
-    if only:
-        return (only,)
-    start = STEPS.index(first) if first else 0
-    stop = STEPS.index(last) if last else len(STEPS) - 1
-    if start > stop:
-        raise ConfigurationError(
-            "C102",
-            "the first step comes after the last",
-            where=f"--from {first} --to {last}",
-            expected="an earlier step in --from",
-            remedy=f"the order is {', '.join(STEPS)}",
-        )
-    return STEPS[start : stop + 1]
 
 
 def _run_stages(

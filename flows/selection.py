@@ -19,14 +19,17 @@ class Selection:
     only: tuple[str, ...] = ()
 
     def resolve(self, stages: Sequence[Stage]) -> tuple[str, ...]:
-        """Return the names of the selected stages in order.
+        """Return the names of the selected stages in order; raises as ``among`` does."""
+        return self.among([stage.name for stage in stages])
+
+    def among(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the selected steps out of all steps, in order.
 
         Raises
         ------
         ConfigurationError
             C101 unknown step, C102 the first comes after the last.
         """
-        names = [stage.name for stage in stages]
         for name in (self.first, self.last, *self.only):
             if name is not None and name not in names:
                 raise _unknown_step(name, names)
