@@ -17,8 +17,9 @@ from bperp.kernels.orbit import OrbitPolynomial
 from bperp.kernels.terrain import DEM_OUTSIDE, rdr2geo
 from bperp.kernels.zero_doppler import rdr2geo_at_height
 from bperp.pipeline.burst import BurstImage
-from bperp.pipeline.layout import CHUNK_LINES, image_memory, raster
+from bperp.pipeline.layout import CHUNK_LINES, CHUNK_SAMPLES, image_memory, raster
 from bperp.pipeline.radar import burst_orbit, line_times_s, slant_ranges_m
+from bperp.pipeline.scene import tile_windows
 from bperp.pipeline.stack import Stack
 from bperp.pipeline.stage import Block, Computation, Context, Plan, Source, Stage, Task, Template
 from bperp.stores.errors import ElevationError
@@ -73,7 +74,7 @@ def _plan(context: Context) -> Plan:
             "image": image.as_dict(),
             "elevation": dict(context.options["geometry"]),
         }
-        memory = image_memory((CHUNK_LINES, image.samples), 3 * BYTES_PER_PIXEL) + (256 << 20)
+        memory = image_memory((CHUNK_LINES, CHUNK_SAMPLES), 4 * BYTES_PER_PIXEL) + (256 << 20)
         tasks.append(
             Task(
                 "geometry",
@@ -116,16 +117,14 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     orbit = burst_orbit(image)
     name = product(image.burst_id)
     limits, invalid = [np.inf, -np.inf], 0
-    for start in range(0, image.lines, CHUNK_LINES):
-        stop = min(start + CHUNK_LINES, image.lines)
-        rows, status = _solve_rows(image, orbit, (start, stop), heights, origin)
-        for variable, values in rows.items():
-            place = (0, start, 0) if values.ndim == 3 else (start, 0)
-            yield from _blocks(name, variable, place, values)
-        yield from _blocks(name, "status", (start, 0), status)
+    shape = (image.lines, image.samples)
+    for _, window in tile_windows(shape, (CHUNK_LINES, CHUNK_SAMPLES)):
+        rows, status = _solve_tile(image, orbit, window, heights, origin)
+        _require_coverage(image, status, (window[0], window[2]))
+        for variable, values in {**rows, "status": status}.items():
+            yield from _blocks(name, variable, (window[0], window[2]), values)
         good = rows["height"][status == 0]
         invalid += status.size - good.size
-        _require_coverage(image, status, start)
         if good.size:
             limits = [min(limits[0], float(good.min())), max(limits[1], float(good.max()))]
     return {
@@ -151,7 +150,9 @@ def _trim_unknown(heights: NDArray[np.float32], origin: Grid) -> tuple[NDArray[n
     return inner, (latitude + top * row_step, longitude + left * column_step, row_step, column_step)
 
 
-def _require_coverage(image: BurstImage, status: NDArray[np.uint8], first_line: int) -> None:
+def _require_coverage(
+    image: BurstImage, status: NDArray[np.uint8], origin: tuple[int, int]
+) -> None:
     """Refuse a burst that reaches beyond the elevation model: its phase would keep topography."""
     missing = np.argwhere(status == DEM_OUTSIDE)
     if not missing.size:
@@ -160,22 +161,23 @@ def _require_coverage(image: BurstImage, status: NDArray[np.uint8], first_line: 
     raise ElevationError(
         "E605",
         "the elevation model does not cover the burst",
-        where=f"{image.burst_id}, line {first_line + missing[0, 0]}, sample {missing[0, 1]}",
+        where=f"{image.burst_id}, line {origin[0] + missing[0, 0]}, "
+        f"sample {origin[1] + missing[0, 1]}",
         expected=f"heights within lat {south:.3f} to {north:.3f}, lon {west:.3f} to {east:.3f}",
         found=f"none at {len(missing)} pixels",
         remedy="give a larger elevation model, or geometry.missing_elevation: sea at a coast",
     )
 
 
-def _solve_rows(
+def _solve_tile(
     image: BurstImage,
     orbit: OrbitPolynomial,
-    lines: tuple[int, int],
+    window: tuple[int, int, int, int],
     heights: NDArray[np.float32],
     origin: Grid,
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.uint8]]:
-    times = line_times_s(image, *lines)
-    ranges = slant_ranges_m(image, 0, image.samples)
+    times = line_times_s(image, window[0], window[1])
+    ranges = slant_ranges_m(image, window[2], window[3])
     latitude, longitude, height, status = rdr2geo(orbit, times, ranges, heights, origin)
     sight, incidence = look_vectors(orbit, times, latitude, longitude, height)
     rows: dict[str, NDArray[Any]] = {
@@ -189,13 +191,13 @@ def _solve_rows(
 
 
 def _blocks(
-    name: str, variable: str, origin: tuple[int, ...], values: NDArray[Any]
+    name: str, variable: str, origin: tuple[int, int], values: NDArray[Any]
 ) -> Iterator[Block]:
     if values.ndim == 2:
         yield Block(name, variable, origin, values)
         return
     for index in range(values.shape[0]):
-        yield Block(name, variable, (index, *origin[1:]), values[index : index + 1])
+        yield Block(name, variable, (index, *origin), values[index : index + 1])
 
 
 STAGE = Stage("geometry", "1", "bperp.pipeline.geometry:STAGE", _plan, _compute)

@@ -22,11 +22,11 @@ from bperp.stores.blocks import (
     damaged,
     data_faults,
     data_sha256,
+    is_stored,
     little_endian,
     no_such_product,
     require_inside,
     require_whole_chunks,
-    stored_sha256,
 )
 from bperp.stores.errors import StorageError
 from bperp.stores.layout import (
@@ -241,16 +241,15 @@ class CubeStore:
         with data_faults(where, remote=self._remote):
             # By default Zarr drops a chunk that holds only fill values; it would count as missing.
             array.with_config({"write_empty_chunks": True})[region] = data
-            found = stored_sha256(array, region)
-        written = data_sha256(data)
-        if found != written:
+            intact = is_stored(array, region, data)
+        if not intact:
             raise damaged(where, f"other bytes at {block.origin} than were written", None)
         return BlockRecord(
             product=block.product,
             variable=block.variable,
             origin=tuple(int(start) for start in block.origin),
             shape=tuple(int(size) for size in data.shape),
-            sha256=written,
+            sha256=data_sha256(data),
             valid=count_valid(data, array.fill_value),
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import zarr
@@ -204,7 +204,7 @@ def _create_array(store: MemoryStore, array: ArrayDescription) -> None:
         chunks=tuple(int(size) for size in array.chunks),
         dtype=dtype,
         fill_value=array.fill_value if array.fill_value is not None else 0,
-        compressors=_codecs(dtype.itemsize),
+        compressors=_codecs(dtype),
         dimension_names=list(array.dims),
         attributes=attributes,
     )
@@ -222,7 +222,7 @@ def _create_coordinate(store: MemoryStore, name: str, coordinate: Coordinate) ->
         shape=values.shape,
         chunks=tuple(max(size, 1) for size in values.shape),
         dtype="string" if text else values.dtype,
-        compressors=_codecs(1 if text else values.dtype.itemsize),
+        compressors=_codecs(np.dtype(np.uint8) if text else values.dtype),
         dimension_names=list(dims),
         attributes={**extra, **plain(attributes)},
         config={"write_empty_chunks": True},
@@ -246,7 +246,11 @@ def _epoch(word: str) -> dict[str, Any]:
     return {"units": f"{word} since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 
-def _codecs(itemsize: int) -> list[Any]:
+def _codecs(dtype: np.dtype[Any]) -> list[Any]:
+    # LZ4 packs speckle and geometry a tenth worse than Zstandard and 3 to 10 times faster: with
+    # Zstandard, packing took longer than all kernels together. Integers have idle high bits, which
+    # bit planes expose; for floats whole bytes do as well and are faster still.
+    shuffle: Literal["shuffle", "bitshuffle"] = "shuffle" if dtype.kind == "f" else "bitshuffle"
+    blosc = BloscCodec(cname="lz4", clevel=5, shuffle=shuffle, typesize=dtype.itemsize)
     # Blosc alone passes a flipped bit as data; the checksum has to come last in the chain.
-    blosc = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle", typesize=itemsize)
     return [blosc, Crc32cCodec()]
