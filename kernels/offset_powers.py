@@ -84,13 +84,11 @@ def collapse_line(offsets: OffsetPowers, line: float, rows: NDArray[np.float64])
     """Insert a line: ``rows`` (height, 9) gets the powers in height and sample."""
     powers = offsets.powers
     u = (line - offsets.domain[0, 0]) / offsets.domain[0, 1]
-    last = powers.shape[1] - 1
-    for k in range(powers.shape[0]):
-        for j in range(SAMPLE_POWERS):
-            value = powers[k, last, j]
-            for i in range(last - 1, -1, -1):
-                value = value * u + powers[k, i, j]
-            rows[k, j] = value
+    for k in range(np.uint64(powers.shape[0])):
+        for j in range(np.uint64(SAMPLE_POWERS)):
+            value = powers[k, np.uint64(3), j] * u + powers[k, np.uint64(2), j]
+            value = value * u + powers[k, np.uint64(1), j]
+            rows[k, j] = value * u + powers[k, np.uint64(0), j]
 
 
 @njit(fastmath=FAST, forceinline=True)

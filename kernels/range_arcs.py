@@ -1,7 +1,8 @@
-"""Zero-Doppler arcs of a line as polynomials in slant range and height.
+"""Zero-Doppler arcs as polynomials in time, slant range and height.
 
-Latitude and longitude on the arc of constant range in the imaging plane are smooth in range and
-height: solved exactly at Chebyshev nodes, they are interpolated to 1e-9 m.
+Latitude and longitude on the arc of constant range in the imaging plane are smooth in time, range
+and height: solved exactly at Chebyshev nodes, they are interpolated to 1e-9 m. Periods of time and
+stretches of range are fixed, so that a pixel's result does not depend on its tile.
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ from numpy.typing import NDArray
 
 from bperp.kernels._jit import njit
 from bperp.kernels.ellipsoid import geodetic_from_point
-from bperp.kernels.orbit import FAST
-from bperp.kernels.zero_doppler import radius_below, solve_angle, sphere_angle
+from bperp.kernels.orbit import FAST, OrbitPolynomial
+from bperp.kernels.zero_doppler import (
+    radius_below,
+    solve_angle,
+    sphere_angle,
+    zero_doppler_axes,
+)
 
 LOWEST_M = -500.0
 HIGHEST_M = 9000.0
-# Stretches are fixed multiples of range, so that a pixel's result does not depend on its tile.
+PERIOD_S = 0.5
+TIME_NODES = 6
 STRETCH_M = 16384.0
 RANGE_NODES = 10
 HEIGHT_NODES = 8
@@ -33,29 +40,25 @@ def _nodes_and_inverse(count: int) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 
 RANGE_POINTS, RANGE_INVERSE = _nodes_and_inverse(RANGE_NODES)
+TIME_POINTS, TIME_INVERSE = _nodes_and_inverse(TIME_NODES)
 HEIGHT_POINTS, HEIGHT_INVERSE = _nodes_and_inverse(HEIGHT_NODES)
 
 
 @njit
-def solve_arcs(
-    axes: NDArray[np.float64],
-    start_m: float,
-    nodes: tuple[NDArray[np.float64], NDArray[np.float64]],
-    table: NDArray[np.float64],
-) -> tuple[float, float]:
-    """Solve one stretch of an arc; return its reference position.
+def _solve_nodes(
+    axes: NDArray[np.float64], start_m: float, reference: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Solve one stretch of an arc: ``(2, heights, ranges)`` latitudes and longitudes at the nodes.
 
-    ``table`` (2, heights, ranges) gets latitude and longitude minus the reference at the nodes.
+    They are relative to the reference position.
     """
-    ranges, heights = nodes
+    table = np.empty((2, HEIGHT_NODES, RANGE_NODES))
     radius = radius_below(axes)
-    half = 0.5 * STRETCH_M
-    latitude0 = longitude0 = 0.0
-    for j in range(ranges.size):
-        range_m = start_m + half * (1.0 + ranges[j])
+    for j in range(RANGE_NODES):
+        range_m = start_m + 0.5 * STRETCH_M * (1.0 + RANGE_POINTS[j])
         angle = climb = height = 0.0
-        for k in range(heights.size):
-            target = MIDDLE_M + heights[k] / PER_METRE
+        for k in range(HEIGHT_NODES):
+            target = MIDDLE_M + HEIGHT_POINTS[k] / PER_METRE
             if k == 0:
                 angle = sphere_angle(axes, range_m, radius + target)
             else:
@@ -63,12 +66,49 @@ def solve_arcs(
             angle, climb, (x, y, z), _ = solve_angle(axes, range_m, target, angle, 3 if k else 6)
             height = target
             latitude, longitude, _ = geodetic_from_point(x, y, z)
-            if j == 0 and k == 0:
-                latitude0, longitude0 = latitude, longitude
-            turn = longitude - longitude0
-            table[0, k, j] = latitude - latitude0
+            turn = longitude - reference[1]
+            table[0, k, j] = latitude - reference[0]
             table[1, k, j] = turn - 2.0 * math.pi * math.floor(turn / (2.0 * math.pi) + 0.5)
-    return latitude0, longitude0
+    return table
+
+
+@njit
+def solve_arcs(
+    orbit: OrbitPolynomial, side: float, period: int, start_m: float
+) -> tuple[tuple[float, float], NDArray[np.float64]]:
+    """Solve one stretch of the arcs of all lines of a period (of ``PERIOD_S`` since the epoch).
+
+    Returns a reference position and ``(times, 2, heights, ranges)`` powers of normalised time,
+    height and range, for latitude and longitude minus the reference.
+    """
+    powers = np.empty((TIME_NODES, 2, HEIGHT_NODES, RANGE_NODES))
+    middle_s = PERIOD_S * (period + 0.5)
+    axes = zero_doppler_axes(orbit, middle_s, side)
+    angle = sphere_angle(axes, start_m, radius_below(axes) + MIDDLE_M)
+    _, _, (x, y, z), _ = solve_angle(axes, start_m, MIDDLE_M, angle, 6)
+    latitude, longitude, _ = geodetic_from_point(x, y, z)
+    for i in range(TIME_NODES):
+        axes = zero_doppler_axes(orbit, middle_s + 0.5 * PERIOD_S * TIME_POINTS[i], side)
+        table = _solve_nodes(axes, start_m, (latitude, longitude))
+        for axis in range(2):
+            powers[i, axis] = HEIGHT_INVERSE @ table[axis] @ RANGE_INVERSE.T
+    flat = TIME_INVERSE @ powers.reshape(TIME_NODES, -1)
+    return (latitude, longitude), flat.reshape(TIME_NODES, 2, HEIGHT_NODES, RANGE_NODES)
+
+
+@njit(fastmath=FAST)
+def collapse_time(
+    powers: NDArray[np.float64], time_s: float, period: int, out: NDArray[np.float64]
+) -> None:
+    """Insert the time of a line: ``out`` (2, heights, ranges)."""
+    u = (time_s - PERIOD_S * (period + 0.5)) * (2.0 / PERIOD_S)
+    for axis in range(2):
+        for k in range(HEIGHT_NODES):
+            for j in range(RANGE_NODES):
+                value = powers[TIME_NODES - 1, axis, k, j]
+                for i in range(TIME_NODES - 2, -1, -1):
+                    value = value * u + powers[i, axis, k, j]
+                out[axis, k, j] = value
 
 
 @njit(fastmath=FAST)

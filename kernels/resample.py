@@ -2,12 +2,13 @@
 
 For every tile the source is deramped once, interpolated in azimuth (taps held over 32 source
 samples, over which the azimuth offset changes by less than 1e-3 line) and in range (taps linear in
-the offset over 32 or 8 output samples, one by one in extreme terrain), and given its carrier back
+the offset over 32 or 16 output samples, one by one in extreme terrain), and given its carrier back
 analytically at the resampled position. Azimuth comes first, because the range offset varies more
 with height and is thus taken for each pixel's own line.
 
-Complex rows are kept as interleaved float32 ``re, im, re, im, ...``: all loops run over contiguous
-memory. Phases are kept in turns, in float64 until they are wrapped.
+Offset and phase of the pixels come from series about the middle of each segment of 32 samples,
+expanded in float64 (see ``segment_series``); only the small differences within a segment are
+float32. Real and imaginary parts are kept in rows of their own, phases in turns.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bperp.kernels.offset_powers import OffsetPolynomial, to_powers
 from bperp.kernels.resample_loops import (
     AFTER,
     BEFORE,
+    BLOCK,
     ResamplePlan,
     SourceWindow,
     offset_bounds,
@@ -38,14 +40,13 @@ __all__ = [
     "SourceWindow",
     "plan_resampling",
     "resample_burst_exact",
+    "resample_burst_points",
     "resample_burst_tile",
     "source_window",
 ]
 
 HALO_SAMPLES = 64
 """Samples of height that ``resample_burst_tile`` can use on either side of its tile."""
-
-_BLOCK = 1024
 
 
 def plan_resampling(
@@ -174,7 +175,8 @@ def resample_burst_tile(
     if math.isnan(extremes[0]) or source.pixels.size == 0:
         out[...] = 0.0
         return out
-    slopes = np.gradient(plan.range_taps, axis=0).astype(np.float32) * np.float32(FRACTIONS)
+    slopes = np.gradient(plan.range_taps, axis=0) * np.float32(FRACTIONS)
+    table = np.concatenate([plan.range_taps, slopes.astype(np.float32)], axis=1)
     reach = (_reach(plan.azimuth_taps), _reach(plan.range_taps))
     # Two dimensions only: with a third, of unknown length 2, the compiled loops stay scalar.
     pixels = np.ascontiguousarray(source.pixels).reshape(source.pixels.shape[0], -1)
@@ -182,49 +184,141 @@ def resample_burst_tile(
     view = out.view(np.float32)
     start = origin[1]
     while start < origin[1] + shape[1]:
-        stop = min(start + _BLOCK - start % _BLOCK, origin[1] + shape[1])
+        stop = min(start + BLOCK - start % BLOCK, origin[1] + shape[1])
         area = (origin[0], start, stop, first_column, origin[1])
-        resample_block(window, plan, slopes, heights, area, reach, extremes, view)
+        resample_block(window, plan, table, heights, area, reach, extremes, view)
         start = stop
     return out
 
 
 @njit
-def _resample_exact(
-    source: SourceWindow,
+def _deramp_window(
+    source: SourceWindow, carrier: CarrierModel, box: tuple[int, int, int, int]
+) -> NDArray[np.complex128]:
+    """Return the deramped pixels of a box ``(first line, stop line, first sample, stop sample)``.
+
+    In float64 throughout, and without the series of the fast path.
+    """
+    out = np.empty((box[1] - box[0], box[3] - box[2]), dtype=np.complex128)
+    for j in range(out.shape[1]):
+        a, b, c = carrier_terms(carrier, np.float64(box[2] + j))
+        for i in range(out.shape[0]):
+            eta = (box[0] + i - carrier.middle_line) * carrier.line_interval_s
+            angle = -2.0 * math.pi * (a + eta * (b + eta * c))
+            pixel = source.pixels[box[0] + i - source.first_line, box[2] + j - source.first_sample]
+            value = complex(pixel[0], pixel[1])
+            out[i, j] = value * complex(math.cos(angle), math.sin(angle))
+    return out
+
+
+@njit
+def _resample_points(
+    image: NDArray[np.complex128],
     plan: ResamplePlan,
     positions: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
     reach: tuple[int, int],
-    out: NDArray[np.complex128],
+    box: tuple[int, int, int, int],
+    out: NDArray[np.complex64],
 ) -> None:
     """Sum all products of taps for every position (source line, source sample, flattening)."""
     lines, samples, flattening = positions
-    top, bottom, left, right = source.valid
+    top, bottom, left, right = box
     for i in range(out.size):
+        out[i] = 0.0
+        # Taps must lie within the box; NaN fails every comparison.
+        if not (lines[i] >= top + reach[0] - 1 and lines[i] < bottom - reach[0]):
+            continue
+        if not (samples[i] >= left + reach[1] - 1 and samples[i] < right - reach[1]):
+            continue
+        if math.isnan(flattening[i]):
+            continue
         row, column = math.floor(lines[i]), math.floor(samples[i])
         p = int((lines[i] - row) * FRACTIONS + 0.5)
         q = int((samples[i] - column) * FRACTIONS + 0.5)
-        out[i] = 0.0
-        if row - reach[0] + 1 < top or row + reach[0] >= bottom:
-            continue
-        if column - reach[1] + 1 < left or column + reach[1] >= right:
-            continue
         total = 0.0j
-        for k in range(TAPS):
-            for m in range(TAPS):
-                weight = plan.azimuth_taps[p, k] * plan.range_taps[q, m]
-                if weight != 0.0:
-                    y, x = row - BEFORE + k, column - BEFORE + m
-                    a, b, c = carrier_terms(plan.carrier, np.float64(x))
-                    eta = (y - plan.carrier.middle_line) * plan.carrier.line_interval_s
-                    angle = -2.0 * math.pi * (a + eta * (b + eta * c))
-                    pixel = source.pixels[y - source.first_line, x - source.first_sample]
-                    value = complex(pixel[0], pixel[1])
-                    total += weight * value * complex(math.cos(angle), math.sin(angle))
+        for k in range(1 - reach[0], reach[0] + 1):
+            value = 0.0j
+            for m in range(1 - reach[1], reach[1] + 1):
+                weight = np.float64(plan.range_taps[q, m + BEFORE])
+                value += weight * image[row + k - top, column + m - left]
+            total += np.float64(plan.azimuth_taps[p, k + BEFORE]) * value
         a, b, c = carrier_terms(plan.carrier, samples[i])
         eta = (lines[i] - plan.carrier.middle_line) * plan.carrier.line_interval_s
         angle = 2.0 * math.pi * (a + eta * (b + eta * c) + flattening[i])
         out[i] = total * complex(math.cos(angle), math.sin(angle))
+
+
+def _box_of_taps(
+    source: SourceWindow,
+    positions: tuple[NDArray[np.float64], NDArray[np.float64]],
+    reach: tuple[int, int],
+) -> tuple[int, int, int, int]:
+    """Return the part of the source, valid and in the window, that the taps of positions meet."""
+    top, bottom, left, right = source.valid
+    top, left = max(top, source.first_line), max(left, source.first_sample)
+    bottom = min(bottom, source.first_line + source.pixels.shape[0])
+    right = min(right, source.first_sample + source.pixels.shape[1])
+    bounds = []
+    for values, start, stop, margin in (
+        (positions[0], top, bottom, reach[0] + 1),
+        (positions[1], left, right, reach[1] + 1),
+    ):
+        known = values[(values >= start) & (values <= stop)]
+        if known.size == 0:
+            return 0, 0, 0, 0
+        bounds.append(max(start, math.floor(known.min()) - margin))
+        bounds.append(max(min(stop, math.ceil(known.max()) + margin), bounds[-1]))
+    return bounds[0], bounds[1], bounds[2], bounds[3]
+
+
+def resample_burst_points(
+    source: SourceWindow,
+    plan: ResamplePlan,
+    line_positions: NDArray[np.float64],
+    sample_positions: NDArray[np.float64],
+    flattening_turns: NDArray[np.float64],
+) -> NDArray[np.complex64]:
+    """Resample a burst at given positions, each with its own taps in both directions.
+
+    For where offsets are no polynomials, and as the reference of ``resample_burst_tile``, which is
+    ten times faster.
+
+    Parameters
+    ----------
+    source : SourceWindow
+        Pixels of the source burst that hold all taps.
+    plan : ResamplePlan
+        From ``plan_resampling``; its offsets, shifts and flattening are not used.
+    line_positions, sample_positions : ndarray (lines, samples), float64
+        Positions in the source burst, shifts included; NaN where there is no data.
+    flattening_turns : ndarray (lines, samples), float64, turns
+        Phase ``2 (R_date - R_reference) / lambda`` to be added; NaN likewise.
+
+    Returns
+    -------
+    ndarray (lines, samples), complex64
+        Coregistered, flattened samples with their carrier; zero where there is no data, or a tap
+        leaves the valid rectangle of the source or its window.
+
+    Raises
+    ------
+    ValueError
+        If the shapes of the positions disagree.
+    """
+    shapes = (line_positions.shape, sample_positions.shape, flattening_turns.shape)
+    if len(set(shapes)) != 1:
+        raise ValueError(f"positions and flattening_turns must have one shape, got {shapes}")
+    out = np.zeros(line_positions.shape, dtype=np.complex64)
+    positions = (
+        np.ascontiguousarray(line_positions, dtype=np.float64).reshape(-1),
+        np.ascontiguousarray(sample_positions, dtype=np.float64).reshape(-1),
+        np.ascontiguousarray(flattening_turns, dtype=np.float64).reshape(-1),
+    )
+    reach = (_reach(plan.azimuth_taps), _reach(plan.range_taps))
+    box = _box_of_taps(source, positions[:2], reach)
+    image = _deramp_window(source, plan.carrier, box)
+    _resample_points(image, plan, positions, reach, box, out.reshape(-1))
+    return out
 
 
 def resample_burst_exact(
@@ -233,16 +327,15 @@ def resample_burst_exact(
     offsets: tuple[OffsetPolynomial, OffsetPolynomial],
     height_m: NDArray[np.float32],
     origin: tuple[int, int],
-) -> NDArray[np.complex128]:
+) -> NDArray[np.complex64]:
     """Resample a tile pixel by pixel in two dimensions: slow, for tests.
 
     Parameters are those of ``resample_burst_tile``; ``offsets`` are the polynomials from which the
-    plan was made, ``height_m`` covers exactly the tile. The window must hold all taps of pixels
-    within the valid rectangle.
+    plan was made, ``height_m`` covers exactly the tile.
 
     Returns
     -------
-    ndarray (lines, samples), complex128
+    ndarray (lines, samples), complex64
         What ``resample_burst_tile`` approximates.
     """
     line = origin[0] + np.arange(height_m.shape[0], dtype=np.float64)[:, np.newaxis]
@@ -250,15 +343,14 @@ def resample_burst_exact(
     heights = height_m.astype(np.float64)
     azimuth = evaluate_points(offsets[0], line, sample, heights)
     across = evaluate_points(offsets[1], line, sample, heights)
-    positions = (
-        (line + azimuth + plan.azimuth_shift_lines).ravel(),
-        (sample + across + plan.range_shift_samples).ravel(),
-        (plan.flattening[0] + plan.flattening[1] * sample + plan.flattening[2] * across).ravel(),
+    constant, ramp, per_sample = plan.flattening
+    return resample_burst_points(
+        source,
+        plan,
+        line + azimuth + plan.azimuth_shift_lines,
+        sample + across + plan.range_shift_samples,
+        constant + ramp * sample + per_sample * across,
     )
-    out = np.empty(height_m.shape, dtype=np.complex128)
-    reach = (_reach(plan.azimuth_taps), _reach(plan.range_taps))
-    _resample_exact(source, plan, positions, reach, out.reshape(-1))
-    return out
 
 
 def source_window(

@@ -1,9 +1,9 @@
 """From radar pixels to the ground over a height grid (rdr2geo).
 
-For one line the latitude and longitude of a zero-Doppler arc are smooth functions of slant range
-and height. They are solved exactly at Chebyshev nodes of fixed stretches of range and of
--500..9000 m, and interpolated to 1e-9 m; only the height that equals the grid remains to be found
-for each pixel, by Newton's iteration in one unknown, or by bisection in layover.
+Latitude and longitude of the zero-Doppler arcs are smooth functions of time, slant range and
+height. They are solved exactly at Chebyshev nodes of fixed periods of time, stretches of range and
+of -500..9000 m, and interpolated to 1e-9 m; only the height that equals the grid remains to be
+found for each pixel, by Newton's iteration in one unknown, or by bisection in layover.
 """
 
 from __future__ import annotations
@@ -14,26 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bperp.kernels._jit import njit
-from bperp.kernels.height_grid import Heights, cubic_height, height_at, shift_origin
-from bperp.kernels.orbit import FAST, OrbitPolynomial
+from bperp.kernels.height_grid import Heights, shift_origin
+from bperp.kernels.height_search import SearchBuffers, solve_chunk, solve_fully
+from bperp.kernels.orbit import OrbitPolynomial
 from bperp.kernels.range_arcs import (
-    HEIGHT_INVERSE,
     HEIGHT_NODES,
-    HEIGHT_POINTS,
-    HIGHEST_M,
-    LOWEST_M,
-    MIDDLE_M,
-    PER_METRE,
-    RANGE_INVERSE,
+    PERIOD_S,
     RANGE_NODES,
-    RANGE_POINTS,
     STRETCH_M,
     collapse_range,
-    expand_arcs,
+    collapse_time,
     place_on_arcs,
     solve_arcs,
 )
-from bperp.kernels.zero_doppler import zero_doppler_axes
 
 __all__ = ["DEM_OUTSIDE", "DEM_VOID", "GOOD", "rdr2geo"]
 
@@ -48,95 +41,9 @@ Origin = tuple[float, float, float, float]
 Pixels = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32], NDArray[np.uint8]]
 
 # Every _ANCHOR_M of range the height is solved from scratch; in between, the iteration starts from
-# the line through the anchors and sees the arc as a parabola in height, good to 1 mm over _NEAR_M.
+# the line through the anchors.
 _ANCHOR_M = 256.0
-_NEAR_M = 200.0
 _CHUNK = 256
-_QUICK_STEPS = 4
-_NEWTON_STEPS = 10
-_BISECTIONS = 40
-_CONVERGED_M = 5e-4
-
-
-@njit(fastmath=FAST)
-def _misfit(
-    heights: Heights,
-    latitudes: NDArray[np.float64],
-    longitudes: NDArray[np.float64],
-    i: int,
-    height: float,
-) -> tuple[float, float]:
-    """Return grid height minus height on the arc, and its derivative with respect to height."""
-    w = (height - MIDDLE_M) * PER_METRE
-    north, east = latitudes[HEIGHT_NODES - 1, i], longitudes[HEIGHT_NODES - 1, i]
-    northward = eastward = 0.0
-    for k in range(HEIGHT_NODES - 2, -1, -1):
-        northward, eastward = northward * w + north, eastward * w + east
-        north, east = north * w + latitudes[k, i], east * w + longitudes[k, i]
-    row = (north - heights.latitude_rad) * heights.rows_per_rad
-    column = (east - heights.longitude_rad) * heights.columns_per_rad
-    value, per_row, per_column = height_at(heights.values, row, column)
-    if heights.cubic:
-        value = cubic_height(heights.values, row, column)
-    slope = per_row * northward * heights.rows_per_rad
-    slope += per_column * eastward * heights.columns_per_rad
-    return value - height, slope * PER_METRE - 1.0
-
-
-@njit
-def _solve_fully(
-    heights: Heights,
-    latitudes: NDArray[np.float64],
-    longitudes: NDArray[np.float64],
-    i: int,
-    height: float,
-) -> float:
-    """Return the height at which arc ``i`` meets the grid; NaN at a void."""
-    for _ in range(_NEWTON_STEPS):
-        error, slope = _misfit(heights, latitudes, longitudes, i, height)
-        # A slope towards the radar makes the derivative small, layover changes its sign.
-        step = -error / min(slope, -0.25)
-        height = min(max(height + step, LOWEST_M), HIGHEST_M)
-        if not abs(step) > _CONVERGED_M:  # NaN leaves too
-            return height
-    low, high = LOWEST_M, HIGHEST_M
-    for _ in range(_BISECTIONS):
-        height = 0.5 * (low + high)
-        error, _ = _misfit(heights, latitudes, longitudes, i, height)
-        if math.isnan(error):
-            return error
-        if error > 0.0:
-            low = height
-        else:
-            high = height
-    return height
-
-
-@njit(fastmath=FAST)
-def _quick_step(
-    values: NDArray[np.float32],
-    cubic: bool,
-    north: NDArray[np.float64],
-    east: NDArray[np.float64],
-    solution: NDArray[np.float64],
-) -> None:
-    """Make one Newton step for a whole chunk, with parabolic arcs about the start heights.
-
-    ``solution`` (3, chunk) holds the start height, the rise above it and the last step.
-    """
-    row0, row1, row2 = north[0], north[1], north[2]
-    column0, column1, column2 = east[0], east[1], east[2]
-    start, rise, step = solution[0], solution[1], solution[2]
-    for i in range(np.uint64(start.size)):
-        d = rise[i]
-        row = row0[i] + d * (row1[i] + d * row2[i])
-        column = column0[i] + d * (column1[i] + d * column2[i])
-        value, per_row, per_column = height_at(values, row, column)
-        if cubic:
-            value = cubic_height(values, row, column)
-        slope = per_row * row1[i] + per_column * column1[i]
-        step[i] = (value - start[i] - d) / max(1.0 - slope, 0.25)
-        rise[i] = d + step[i]
 
 
 @njit
@@ -156,31 +63,9 @@ def _anchor_heights(
     collapse_range(powers[1], place, longitudes)
     anchors = np.empty(count)
     for i in range(count):
-        height = _solve_fully(heights, latitudes, longitudes, i, 0.0)
+        height = solve_fully(heights, latitudes, longitudes, i, 0.0)
         anchors[i] = 0.0 if math.isnan(height) else height
     return anchors
-
-
-@njit
-def _solve_chunk(
-    heights: Heights,
-    arcs: tuple[NDArray[np.float64], NDArray[np.float64]],
-    scratch: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
-    height_m: NDArray[np.float32],
-) -> None:
-    """Find the heights of a chunk of one line, starting from ``scratch[2][0]``."""
-    north, east, solution = scratch
-    start, rise, step = solution[0], solution[1], solution[2]
-    expand_arcs(arcs[0], start, heights.latitude_rad, heights.rows_per_rad, north)
-    expand_arcs(arcs[1], start, heights.longitude_rad, heights.columns_per_rad, east)
-    rise[:] = 0.0
-    for _ in range(_QUICK_STEPS):
-        _quick_step(heights.values, heights.cubic, north, east, solution)
-    for i in range(height_m.size):
-        if abs(step[i]) < _CONVERGED_M and abs(rise[i]) < _NEAR_M:
-            height_m[i] = start[i] + rise[i]
-        else:
-            height_m[i] = _solve_fully(heights, arcs[0], arcs[1], i, 0.0)
 
 
 @njit
@@ -224,7 +109,15 @@ def _solve_stretch(
     anchors = _anchor_heights(heights, powers, first * _ANCHOR_M, count)
     # Buffers keep their full width, so that every row is contiguous; the tail repeats old values.
     north, east = np.empty((HEIGHT_NODES, _CHUNK)), np.empty((HEIGHT_NODES, _CHUNK))
-    scratch = (np.empty((3, _CHUNK)), np.empty((3, _CHUNK)), np.zeros((3, _CHUNK)))
+    scratch = SearchBuffers(
+        np.empty((3, _CHUNK)),
+        np.empty((3, _CHUNK)),
+        np.zeros((3, _CHUNK)),
+        np.empty((2, _CHUNK), dtype=np.int32),
+        np.empty((2, _CHUNK)),
+        np.empty((4, _CHUNK), dtype=np.float32),
+    )
+    guess = scratch.solution[0]
     place = np.zeros(_CHUNK)
     for low in range(0, away_m.size, _CHUNK):
         high = min(low + _CHUNK, away_m.size)
@@ -232,10 +125,10 @@ def _solve_stretch(
             place[i] = away_m[low + i] * (2.0 / STRETCH_M) - 1.0
             position = away_m[low + i] / _ANCHOR_M - first
             k = int(position)
-            scratch[2][0, i] = anchors[k] + (position - k) * (anchors[k + 1] - anchors[k])
+            guess[i] = anchors[k] + (position - k) * (anchors[k + 1] - anchors[k])
         collapse_range(powers[0], place, north)
         collapse_range(powers[1], place, east)
-        _solve_chunk(heights, (north, east), scratch, height_m[low:high])
+        solve_chunk(heights, (north, east), scratch, height_m[low:high])
         # Position and rounded height stay on the arc, exactly as later steps will combine them.
         place_on_arcs(north, height_m[low:high], latitude_rad[low:high])
         place_on_arcs(east, height_m[low:high], longitude_rad[low:high])
@@ -249,29 +142,33 @@ def _rdr2geo(
     range_m: NDArray[np.float64],
     heights: Heights,
     side: float,
-    tables: tuple[
-        NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
-    ],
     out: Pixels,
 ) -> None:
-    table = np.empty((2, HEIGHT_NODES, RANGE_NODES))
-    for line in range(time_s.size):
-        axes = zero_doppler_axes(orbit, time_s[line], side)
+    powers = np.empty((2, HEIGHT_NODES, RANGE_NODES))
+    first_line = 0
+    while first_line < time_s.size:
+        period = math.floor(time_s[first_line] / PERIOD_S)
+        stop_line = first_line
+        while stop_line < time_s.size and math.floor(time_s[stop_line] / PERIOD_S) == period:
+            stop_line += 1
         start = 0
         while start < range_m.size:
             low = math.floor(range_m[start] / STRETCH_M) * STRETCH_M
             stop = start + np.searchsorted(range_m[start:], low + STRETCH_M)
-            reference = solve_arcs(axes, low, (tables[0], tables[1]), table)
-            powers = (tables[3] @ table[0] @ tables[2].T, tables[3] @ table[1] @ tables[2].T)
-            part = (
-                out[0][line, start:stop],
-                out[1][line, start:stop],
-                out[2][line, start:stop],
-                out[3][line, start:stop],
-            )
+            reference, arcs = solve_arcs(orbit, side, period, low)
             local = shift_origin(heights, reference[0], reference[1])
-            _solve_stretch(local, powers, reference, range_m[start:stop] - low, part)
+            away_m = range_m[start:stop] - low
+            for line in range(first_line, stop_line):
+                collapse_time(arcs, time_s[line], period, powers)
+                part = (
+                    out[0][line, start:stop],
+                    out[1][line, start:stop],
+                    out[2][line, start:stop],
+                    out[3][line, start:stop],
+                )
+                _solve_stretch(local, (powers[0], powers[1]), reference, away_m, part)
             start = stop
+        first_line = stop_line
 
 
 def rdr2geo(
@@ -344,7 +241,5 @@ def rdr2geo(
         np.empty(shape, dtype=np.float32),
         np.empty(shape, dtype=np.uint8),
     )
-    tables = (RANGE_POINTS, HEIGHT_POINTS, RANGE_INVERSE, HEIGHT_INVERSE)
-    side = 1.0 if right else -1.0
-    _rdr2geo(orbit, azimuth_time_s, slant_range_m, grid, side, tables, out)
+    _rdr2geo(orbit, azimuth_time_s, slant_range_m, grid, 1.0 if right else -1.0, out)
     return out

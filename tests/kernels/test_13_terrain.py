@@ -57,6 +57,26 @@ def test_flat_grid_gives_points_of_that_height(orbit: OrbitPolynomial) -> None:
     assert np.abs(longitude.ravel() - exact[1]).max() * 6.4e6 < 2e-8
 
 
+@pytest.mark.parametrize("latitude_rad", [0.7, 1.5, 1.57])
+def test_exact_in_all_periods_up_to_high_latitudes(
+    orbit_states: Callable, latitude_rad: float
+) -> None:
+    # Arcs are solved at nodes of periods of half a second; 1.57 is the northernmost point.
+    position, velocity, _ = orbit_states(TIMES, latitude_rad=latitude_rad)
+    orbit = fit_orbit(TIMES, position, velocity, -1.0, 4.0)
+    time_s, range_m = np.array([-0.8, -0.001, 0.0, 0.49, 0.51, 3.9]), RANGE_M[::300]
+    grid = np.meshgrid(time_s, range_m, indexing="ij")
+    level = np.full(grid[0].size, 4321.0)
+    exact = rdr2geo_at_height(orbit, grid[0].ravel(), grid[1].ravel(), level)
+    heights = np.full((1800, 3600), 4321.0, np.float32)
+    origin = (89.95, -179.95, -0.1, 0.1)
+    latitude, longitude, _, status = rdr2geo(orbit, time_s, range_m, heights, origin)
+    assert (status == GOOD).all()
+    found = np.stack(geodetic_to_ecef(latitude.ravel(), longitude.ravel(), level))
+    expected = np.stack(geodetic_to_ecef(*exact, level))
+    assert np.linalg.norm(found - expected, axis=0).max() < 2e-8
+
+
 @pytest.mark.parametrize("cubic", [False, True])
 def test_round_trip_and_height_on_rough_ground(orbit: OrbitPolynomial, cubic: bool) -> None:
     latitudes, longitudes, origin = grid_around(orbit)
@@ -123,6 +143,33 @@ def test_tiles_give_the_same_bytes(orbit: OrbitPolynomial) -> None:
     part = rdr2geo(orbit, AZIMUTH_S[17:31], RANGE_M[701:2222], heights, origin)
     for first, second in zip(whole, part, strict=True):
         np.testing.assert_array_equal(first[17:31, 701:2222], second)
+
+
+def test_lines_of_several_periods_give_the_same_bytes(orbit: OrbitPolynomial) -> None:
+    latitudes, longitudes, origin = grid_around(orbit)
+    heights = rough_heights((latitudes.size, longitudes.size), 2500.0)
+    time_s = np.arange(-5, 5) * 0.01  # the middle one begins a new period
+    whole = rdr2geo(orbit, time_s, RANGE_M[:500], heights, origin)
+    for start, stop in ((0, 3), (3, 7), (7, 10)):
+        part = rdr2geo(orbit, time_s[start:stop], RANGE_M[:500], heights, origin)
+        for first, second in zip(whole, part, strict=True):
+            np.testing.assert_array_equal(first[start:stop], second)
+    assert np.abs(np.diff(whole[0], n=2, axis=0)).max() * 6.4e6 < 5.0
+
+
+@pytest.mark.parametrize("step_deg", [1e-3, 2e-4])
+def test_steep_ground_converges(orbit: OrbitPolynomial, step_deg: float) -> None:
+    # White noise from node to node: few pixels converge in the steps that all make together.
+    latitudes, longitudes, origin = grid_around(orbit, step_deg)
+    shape = (latitudes.size, longitudes.size)
+    heights = np.random.default_rng(8).uniform(0.0, 30.0, shape).astype(np.float32)
+    latitude, longitude, height, status = rdr2geo(
+        orbit, AZIMUTH_S[:4], RANGE_M[:1500], heights, origin
+    )
+    assert (status == GOOD).all()
+    rows = (np.degrees(latitude) - origin[0]) / origin[2]
+    columns = (np.degrees(longitude) - origin[1]) / origin[3]
+    assert np.abs(bilinear(heights, rows, columns) - height).max() < 2e-3
 
 
 def test_outside_and_void_are_told_apart(orbit: OrbitPolynomial) -> None:

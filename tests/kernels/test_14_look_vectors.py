@@ -9,7 +9,7 @@ import pytest
 
 from bperp.kernels.ellipsoid import geodetic_to_ecef
 from bperp.kernels.geometry import look_vectors, rdr2geo_at_height
-from bperp.kernels.orbit import OrbitPolynomial, fit_orbit
+from bperp.kernels.orbit import OrbitPolynomial, evaluate_orbit, fit_orbit
 
 
 def test_satellite_straight_above_and_to_the_east() -> None:
@@ -57,6 +57,35 @@ def test_walks_from_the_ground_to_the_satellite(orbit_states: Callable) -> None:
     left = np.linalg.norm(moved - place[:, np.newaxis], axis=-1)
     np.testing.assert_allclose(grid[1] - left, 1000.0, atol=1e-3)
     assert (np.abs(np.cos(incidence) - vectors[2]) < 1e-6).all()
+
+
+def test_directions_anywhere_on_earth(orbit_states: Callable) -> None:
+    # Against numpy's own trigonometry, also where the satellite is below the horizon.
+    times = np.arange(-60.0, 70.0, 10.0)
+    orbit = fit_orbit(times, *orbit_states(times)[:2], 0.0, 3.0)
+    generator = np.random.default_rng(7)
+    latitude = np.arcsin(generator.uniform(-1.0, 1.0, (3, 400)))
+    longitude = generator.uniform(-np.pi, np.pi, (3, 400))
+    latitude[0, :4] = np.pi / 2, -np.pi / 2, 0.0, 1e-9
+    longitude[0, :4] = np.pi, -np.pi, np.pi / 2, 0.0
+    height = generator.uniform(-400.0, 8800.0, (3, 400)).astype(np.float32)
+    time_s = np.array([0.1, 1.5, 2.9])
+    vectors, incidence = look_vectors(orbit, time_s, latitude, longitude, height)
+    place, _, _ = evaluate_orbit(orbit, time_s)
+    ground = np.stack(geodetic_to_ecef(latitude, longitude, height.astype(np.float64)), axis=-1)
+    sight = place[:, np.newaxis] - ground
+    sight /= np.linalg.norm(sight, axis=-1, keepdims=True)
+    zero = np.zeros_like(longitude)
+    east = np.stack([-np.sin(longitude), np.cos(longitude), zero], axis=-1)
+    up = np.stack(
+        [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude),
+         np.sin(latitude)], axis=-1,
+    )  # fmt: skip
+    for found, axis in zip(vectors, (east, np.cross(up, east), up), strict=True):
+        assert np.abs(found - np.sum(sight * axis, axis=-1)).max() < 1.5e-7
+    expected = np.arccos(np.sum(sight * up, axis=-1))
+    assert (expected > np.pi / 2).any()
+    assert np.abs(incidence - expected).max() < 3e-7
 
 
 def test_unknown_positions_stay_unknown() -> None:

@@ -17,6 +17,7 @@ from bperp.kernels.resample import (
     SourceWindow,
     plan_resampling,
     resample_burst_exact,
+    resample_burst_points,
     resample_burst_tile,
     source_window,
 )
@@ -277,30 +278,102 @@ def test_unknown_heights_give_zeros_and_nothing_else() -> None:
     assert not resample_burst_tile(window, REAL.plan(), nothing, origin, height.shape).any()
 
 
-def test_tiles_give_the_same_bytes() -> None:
+@pytest.mark.parametrize(
+    ("case", "roughness_m"),
+    [(REAL, 5.0), (REAL, 60.0), (replace(EXTREME, swath="iw3"), 5.0)],
+    ids=["smooth", "rough", "extreme"],
+)
+def test_tiles_give_the_same_bytes(case: Case, roughness_m: float) -> None:
+    # Taps hold for 32 samples on smooth ground, 16 on rough, one with a kilometre of baseline.
     origin, shape = (180, 6400), (24, 1344)
-    height = heights(shape)
+    height = heights(shape, roughness_m)
+    height[3, 400:470] = np.nan
+    limits = (float(np.nanmin(height)), float(np.nanmax(height)))
+    rows, columns = source_window(case.plan(), origin, shape, limits, (1500, 21000))
+    size = (rows.stop - rows.start, columns.stop - columns.start, 2)
+    numbers = np.random.default_rng(6).integers(-2000, 2000, size).astype(np.int16)
+    window = SourceWindow(numbers, rows.start, columns.start, EVERYWHERE)
+    whole = resample_burst_tile(window, case.plan(), height, origin, shape)
+    for top, left, size in ((9, 320, (11, 416)), (0, 1024, (5, 320)), (2, 512, (2, 32))):
+        columns = slice(max(left - HALO_SAMPLES, 0), left + size[1] + HALO_SAMPLES)
+        halo = height[top : top + size[0], columns]
+        part_origin, first = (origin[0] + top, origin[1] + left), origin[1] + columns.start
+        limits = (float(np.nanmin(halo)), float(np.nanmax(halo)))
+        part = source_window(case.plan(), part_origin, size, limits, (1500, 21000))
+        smaller = SourceWindow(
+            numbers[
+                part[0].start - window.first_line : part[0].stop - window.first_line,
+                part[1].start - window.first_sample : part[1].stop - window.first_sample,
+            ],
+            part[0].start,
+            part[1].start,
+            EVERYWHERE,
+        )
+        out = np.empty(size, np.complex64)
+        found = resample_burst_tile(smaller, case.plan(), halo, part_origin, size, first, out)
+        assert found is out
+        np.testing.assert_array_equal(out, whole[top : top + size[0], left : left + size[1]])
+
+
+@pytest.mark.parametrize("taps", [12, 16])
+def test_more_azimuth_taps(taps: int) -> None:
+    origin, height = (700, 9990), heights((12, 130))
     window = window_of(REAL, origin, height)
-    whole = resample_burst_tile(window, REAL.plan(), height, origin, shape)
-    top, left, size = 9, 320, (11, 416)
-    halo = height[top : top + size[0], left - HALO_SAMPLES : left + size[1] + HALO_SAMPLES]
-    part_origin = (origin[0] + top, origin[1] + left)
-    first = part_origin[1] - HALO_SAMPLES
-    limits = (float(halo.min()), float(halo.max()))
-    rows, columns = source_window(REAL.plan(), part_origin, size, limits, (1500, 21000))
-    smaller = SourceWindow(
-        window.pixels[
-            rows.start - window.first_line : rows.stop - window.first_line,
-            columns.start - window.first_sample : columns.stop - window.first_sample,
-        ],
-        rows.start,
-        columns.start,
-        EVERYWHERE,
-    )
-    out = np.empty(size, np.complex64)
-    part = resample_burst_tile(smaller, REAL.plan(), halo, part_origin, size, first, out)
-    assert part is out
-    np.testing.assert_array_equal(part, whole[top : top + size[0], left : left + size[1]])
+    plan = REAL.plan()._replace(azimuth_taps=design_taps(486.486, 327.0, 0.70, taps))
+    found = resample_burst_tile(window, plan, height, origin, height.shape)
+    truth = resample_burst_exact(window, plan, (REAL.azimuth, REAL.range), height, origin)
+    assert np.linalg.norm(found - truth) / np.linalg.norm(truth) < 1.5e-3
+
+
+def test_points_against_the_analytic_signal() -> None:
+    origin, height = (180, 6400), heights((8, 96))
+    line, sample, turns = REAL.positions(origin, height)
+    found = resample_burst_points(window_of(REAL, origin, height), REAL.plan(), line, sample, turns)
+    assert found.dtype == np.complex64
+    truth = signal(line, sample, "iw1") * np.exp(2j * np.pi * turns)
+    product = found * truth.conj()
+    weight = np.abs(product) / np.abs(product).sum()
+    assert np.sqrt(np.sum(weight * np.angle(product) ** 2)) < 0.01
+
+
+def test_points_are_those_of_the_tile() -> None:
+    case = replace(REAL, shifts=(0.37, -0.21), near_difference_m=11.3)
+    origin, height = (700, 9990), heights((12, 130))
+    window, plan = window_of(case, origin, height), case.plan()
+    positions = case.positions(origin, height)
+    found = resample_burst_points(window, plan, *positions)
+    exact = resample_burst_exact(window, plan, (case.azimuth, case.range), height, origin)
+    np.testing.assert_allclose(found, exact, atol=1e-3)
+    assert (found != 0).all()
+
+
+def test_points_without_data_are_zero() -> None:
+    origin, height = (180, 6400), heights((6, 64))
+    window, plan = window_of(REAL, origin, height), REAL.plan()
+    line, sample, turns = REAL.positions(origin, height)
+    whole = resample_burst_points(window, plan, line, sample, turns)
+    line, sample, turns = line.copy(), sample.copy(), turns.copy()
+    line[0, 3] = sample[1, 4] = turns[2, 5] = np.nan
+    line[3, 6], sample[4, 7] = 1e12, -np.inf
+    found = resample_burst_points(window, plan, line, sample, turns)
+    gone = (np.array([0, 1, 2, 3, 4]), np.array([3, 4, 5, 6, 7]))
+    assert not found[gone].any()
+    whole[gone] = 0.0
+    np.testing.assert_array_equal(found, whole)
+    nothing = np.full_like(line, np.nan)
+    assert not resample_burst_points(window, plan, nothing, sample, turns).any()
+    with pytest.raises(ValueError, match="one shape"):
+        resample_burst_points(window, plan, line, sample, turns[:-1])
+
+
+def test_points_keep_to_the_valid_rectangle() -> None:
+    pixels = np.full((80, 120, 2), 1000, np.int16)
+    window = SourceWindow(pixels, 10, 1000, (25, 70, 1020, 1100))
+    line, sample = np.meshgrid(np.arange(10, 90) + 0.4, np.arange(1000, 1120) + 0.3, indexing="ij")
+    found = resample_burst_points(window, REAL.plan(), line, sample, np.zeros(line.shape))
+    lines, samples = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
+    assert (10 + lines[0], 10 + lines[-1]) == (25 + 3, 70 - 1 - 4)
+    assert (1000 + samples[0], 1000 + samples[-1]) == (1020 + 7, 1100 - 1 - 8)
 
 
 def test_source_window_holds_all_taps_and_stays_in_the_burst() -> None:
