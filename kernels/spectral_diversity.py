@@ -14,19 +14,34 @@ So ``source position = geometric position + shift``.
 Each interferogram is averaged over windows *before* the product: at coherence 0.15 that is five
 times better than a product of single looks, and forty times better than a median of thresholded
 pixels. Windows enter as complex coherences and not as powers, so that a few bright targets do not
-outvote the ground.
+outvote the ground; their weight grows with the coherence as the information does, up to a limit
+for the same reason.
+
+No estimator can do better than ``sqrt(1 - c^2) / (c k sqrt(n))`` (Cramer-Rao for coherence ``c``,
+``n`` independent pixels, ``k = 2 pi (f_upper - f_lower) dt``): 1.90e-4 line at coherence 0.15 for
+100 x 3000 pixels and 4.9 kHz. The estimate here stays within 2 % of that.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bperp.kernels.interferogram import multilook_interferogram
+from bperp.kernels.shift_network import CombinedShift, combine_shifts
+from bperp.kernels.window_averages import coarsen, complex_coherence, score_variance
 
-__all__ = ["AzimuthShift", "CombinedShift", "combine_shifts", "estimate_azimuth_shift"]
+__all__ = [
+    "AzimuthShift",
+    "BlockShifts",
+    "CombinedShift",
+    "combine_shifts",
+    "estimate_azimuth_shift",
+    "estimate_block_shifts",
+]
 
 MINIMUM_SIGNIFICANCE = 6.0
 """Signal over its standard error below which nothing is reported."""
@@ -34,6 +49,8 @@ MINIMUM_WINDOWS = 50
 """Fewest windows for a standard error to be trusted: together a chance of 1e-5 in pure noise."""
 WINDOW_FACTORS = (1, 2, 4)
 """Multiples of the looks that are tried: the lower the coherence, the larger the best window."""
+LARGEST_WEIGHTED_COHERENCE = 0.75
+"""Beyond it the weight ``1 / (1 - coherence^2)`` stays: one pixel alone has coherence 1."""
 
 _TURN = 2.0 * np.pi
 
@@ -73,27 +90,29 @@ class AzimuthShift(NamedTuple):
         return self.status == "ambiguous"
 
 
-class CombinedShift(NamedTuple):
-    """Weighted mean of several shifts.
+class BlockShifts(NamedTuple):
+    """Azimuth shifts along one overlap.
 
     Parameters
     ----------
-    shift_lines, sigma_lines : float
-        Robust weighted mean and its formal standard error in lines; 0 and inf without input.
-    chi2 : float
-        Sum of squared residuals over sigma, per degree of freedom; NaN with fewer than two.
-    used : int
-        Shifts with a finite sigma.
+    whole : AzimuthShift
+        Shift of the whole overlap.
+    shift_lines, sigma_lines : ndarray
+        float64 ``(block,)``, lines: shift and standard error of each part; 0 and inf where the
+        part alone has none (its status would not be ``ok``).
+    centre_sample : ndarray
+        float64 ``(block,)``: middle of each part, in samples from the first of the overlap.
     """
 
-    shift_lines: float
-    sigma_lines: float
-    chi2: float
-    used: int
+    whole: AzimuthShift
+    shift_lines: NDArray[np.float64]
+    sigma_lines: NDArray[np.float64]
+    centre_sample: NDArray[np.float64]
 
 
 class _Windows(NamedTuple):
-    product: NDArray[np.complex128]
+    upper: NDArray[np.complex128]
+    lower: NDArray[np.complex128]
     sensitivity: NDArray[np.float64]
     looks: tuple[int, int]
 
@@ -141,8 +160,9 @@ def estimate_azimuth_shift(
 
     Notes
     -----
-    Maximum likelihood: ``argmax_d Re sum D exp(-j k d)`` with ``k = 2 pi df dt`` per window.
-    The standard error is the sandwich ``sqrt(sum k^2 Im(D')^2) / sum k^2 Re(D')`` of the
+    Maximum likelihood: ``argmax_d Re sum w D exp(-j k d)`` with ``k = 2 pi df dt`` per window and
+    ``w = 1 / (1 - |D|)``. Larger windows are means of the smallest ones, all of one weight. The
+    standard error is the sandwich ``sqrt(sum k^2 Im(D')^2) / sum k^2 Re(D')`` of the
     derotated products ``D'``, with the covariance of adjoining windows (oversampled speckle)
     added; in a homogeneous scene that is ``1 / (k^2 N_eff SNR)``.
 
@@ -152,128 +172,135 @@ def estimate_azimuth_shift(
     Yague-Martinez et al., "Interferometric processing of Sentinel-1 TOPS data", IEEE TGRS 54, 2016.
     """
     images = (upper_reference, upper_secondary, lower_reference, lower_secondary)
-    shape = upper_reference.shape
-    if any(array.shape != shape for array in (*images, doppler_difference_hz)):
-        raise ValueError(f"all arrays must have the shape {shape} of upper_reference")
-    if min(azimuth_time_interval_s, max_shift_lines, *looks) <= 0:
-        raise ValueError(
-            "azimuth_time_interval_s, max_shift_lines and looks must be positive, instead got "
-            f"{azimuth_time_interval_s}, {max_shift_lines} and {looks}"
-        )
-    if 0 in shape:
-        return AzimuthShift(0.0, np.inf, 0.0, 0, looks, "no-overlap")
-    candidates = []
-    for factor in WINDOW_FACTORS:
-        window = (min(looks[0] * factor, shape[0]), min(looks[1] * factor, shape[1]))
-        if factor > 1 and (shape[0] // window[0]) * (shape[1] // window[1]) < MINIMUM_WINDOWS:
-            break
-        averaged = _average(images, doppler_difference_hz, window)
-        candidates.append(_fit(averaged, azimuth_time_interval_s, max_shift_lines))
-    return min(candidates, key=lambda candidate: candidate.sigma_lines)
+    windows = _average(images, doppler_difference_hz, azimuth_time_interval_s, looks)
+    return _best_fit(windows, max_shift_lines)
 
 
-def combine_shifts(
-    shifts: NDArray[np.floating[Any]], sigmas: NDArray[np.floating[Any]], tuning: float = 1.345
-) -> CombinedShift:
-    """Combine shifts of several overlaps into one, robust against outliers.
+def estimate_block_shifts(
+    images: tuple[NDArray[np.complex64], ...],
+    doppler_difference_hz: NDArray[np.floating[Any]],
+    azimuth_time_interval_s: float,
+    blocks: int,
+    looks: tuple[int, int] = (5, 15),
+    max_shift_lines: float = 0.05,
+) -> BlockShifts:
+    """Estimate the azimuth shift of an overlap and of equal parts of it along range.
+
+    The images are averaged once for both.
 
     Parameters
     ----------
-    shifts : ndarray
-        float ``(overlap,)``, lines.
-    sigmas : ndarray
-        float ``(overlap,)``, lines, positive; inf or NaN leaves an overlap out.
-    tuning : float, default 1.345
-        Residual in sigmas beyond which the Huber weight falls (95 % efficient for normal errors).
+    images : tuple of ndarray
+        Upper reference, upper secondary, lower reference and lower secondary, as in
+        `estimate_azimuth_shift`.
+    doppler_difference_hz, azimuth_time_interval_s, looks, max_shift_lines
+        As in `estimate_azimuth_shift`.
+    blocks : int
+        Parts along range, at least 1; equal up to one window.
 
     Returns
     -------
-    CombinedShift
-        Weighted mean, sigma, chi-square per degree of freedom and number of shifts used.
+    BlockShifts
+        Shift of the whole, exactly that of `estimate_azimuth_shift`, and of the parts.
 
     Raises
     ------
     ValueError
-        If shapes differ or a sigma is not positive.
-
-    Notes
-    -----
-    Iteratively reweighted mean from the weighted median. Sigma is formal: it does not grow with
-    the scatter, which `chi2` tells (ionosphere or wrong geometry when far above 1).
-
-    References
-    ----------
-    Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35, 1964.
+        If shapes differ or the interval, blocks, looks or limit are not positive.
     """
-    shift, sigma = np.asarray(shifts, np.float64), np.asarray(sigmas, np.float64)
-    if shift.shape != sigma.shape or shift.ndim != 1 or np.any(sigma <= 0):
-        raise ValueError("shifts and sigmas must be (overlap,) of one length, sigmas positive")
-    usable = np.isfinite(shift) & np.isfinite(sigma)
-    shift, sigma = shift[usable], sigma[usable]
-    if not shift.size:
-        return CombinedShift(0.0, np.inf, np.nan, 0)
-    precision = sigma**-2.0
-    mean = _weighted_median(shift, precision)
-    weight = precision
-    for _ in range(100):
-        residual = np.abs(shift - mean) / sigma
-        weight = precision * np.minimum(1.0, tuning / np.maximum(residual, tuning))
-        previous, mean = mean, float(np.sum(weight * shift) / np.sum(weight))
-        if abs(mean - previous) <= 1e-12:
-            break
-    sigma_mean = float(np.sqrt(np.sum(weight**2 / precision)) / np.sum(weight))
-    freedom = shift.size - 1
-    scatter = float(np.sum(((shift - mean) / sigma) ** 2))
-    return CombinedShift(mean, sigma_mean, scatter / freedom if freedom else np.nan, shift.size)
+    if blocks < 1:
+        raise ValueError(f"blocks must be at least 1, instead got {blocks}")
+    windows = _average(images, doppler_difference_hz, azimuth_time_interval_s, looks)
+    columns = windows.upper.shape[1]
+    edges = np.round(np.linspace(0, columns, blocks + 1)).astype(np.int64)
+    parts = []
+    for left, right in pairwise(edges):
+        part = windows._replace(
+            upper=windows.upper[:, left:right],
+            lower=windows.lower[:, left:right],
+            sensitivity=windows.sensitivity[:, left:right],
+        )
+        parts.append(_best_fit(part, max_shift_lines))
+    centre = np.asarray(0.5 * (edges[:-1] + edges[1:]) * windows.looks[1] - 0.5, np.float64)
+    significant = np.array([item.status == "ok" for item in parts])
+    return BlockShifts(
+        _best_fit(windows, max_shift_lines),
+        np.where(significant, [item.shift_lines for item in parts], 0.0),
+        np.where(significant, [item.sigma_lines for item in parts], np.inf),
+        centre,
+    )
 
 
 def _average(
     images: tuple[NDArray[np.complex64], ...],
     doppler_difference_hz: NDArray[np.floating[Any]],
-    window: tuple[int, int],
+    interval_s: float,
+    looks: tuple[int, int],
 ) -> _Windows:
-    upper = multilook_interferogram(images[0], images[1], *window, 0.5, 0.0)
-    lower = multilook_interferogram(images[2], images[3], *window, 0.5, 0.0)
-    rows, columns = upper.coherence.shape
+    shape = images[0].shape
+    if len(images) != 4 or any(array.shape != shape for array in (*images, doppler_difference_hz)):
+        raise ValueError(f"all arrays must have the shape {shape} of upper_reference")
+    if min(interval_s, *looks) <= 0:
+        raise ValueError(
+            "azimuth_time_interval_s and looks must be positive, instead got "
+            f"{interval_s} and {looks}"
+        )
+    window = (min(looks[0], max(shape[0], 1)), min(looks[1], max(shape[1], 1)))
+    averages = []
+    for reference, secondary in (images[:2], images[2:]):
+        result = multilook_interferogram(reference, secondary, *window, 0.5, 0.0)
+        averages.append(complex_coherence(result.interferogram, result.coherence))
+    rows, columns = averages[0].shape
     difference = doppler_difference_hz[: rows * window[0], : columns * window[1]]
     blocks = difference.reshape(rows, window[0], columns, window[1])
-    sensitivity = blocks.mean(axis=(1, 3), dtype=np.float64)
-    product = _complex_coherence(upper.interferogram, upper.coherence)
-    product *= np.conj(_complex_coherence(lower.interferogram, lower.coherence))
-    product[~np.isfinite(sensitivity)] = 0.0
-    return _Windows(product, np.nan_to_num(sensitivity), window)
+    mean = blocks.mean(axis=(1, 3), dtype=np.float64)
+    averages[0][~np.isfinite(mean)] = 0.0
+    return _Windows(
+        averages[0], averages[1], _TURN * interval_s * np.nan_to_num(mean, posinf=0.0), window
+    )
 
 
-def _complex_coherence(
-    interferogram: NDArray[np.complex64], coherence: NDArray[np.float32]
-) -> NDArray[np.complex128]:
-    magnitude = np.abs(interferogram, dtype=np.float64)
-    scale = np.divide(coherence, magnitude, out=np.zeros_like(magnitude), where=magnitude > 0)
-    result: NDArray[np.complex128] = interferogram.astype(np.complex128) * scale
-    return result
+def _best_fit(windows: _Windows, max_shift_lines: float) -> AzimuthShift:
+    if max_shift_lines <= 0:
+        raise ValueError(f"max_shift_lines must be positive, instead got {max_shift_lines}")
+    candidates = []
+    rows, columns = windows.upper.shape
+    for factor in WINDOW_FACTORS:
+        if factor > 1 and (rows // factor) * (columns // factor) < MINIMUM_WINDOWS:
+            break
+        arrays = [coarsen(array, factor) for array in windows[:3]]
+        looks = (windows.looks[0] * factor, windows.looks[1] * factor)
+        candidates.append(_fit(_Windows(arrays[0], arrays[1], arrays[2], looks), max_shift_lines))
+    return min(candidates, key=lambda candidate: candidate.sigma_lines)
 
 
-def _fit(windows: _Windows, interval_s: float, max_shift_lines: float) -> AzimuthShift:
-    valid = windows.product != 0
+def _fit(windows: _Windows, max_shift_lines: float) -> AzimuthShift:
+    product = windows.upper * np.conj(windows.lower)
+    valid = product != 0
     count = int(np.count_nonzero(valid))
     if count < MINIMUM_WINDOWS:
         return AzimuthShift(0.0, np.inf, 0.0, 0, windows.looks, "no-overlap")
-    sensitivity = _TURN * interval_s * windows.sensitivity
-    product, k = windows.product[valid], sensitivity[valid]
     # Half a period either side is all that a phase can tell.
+    k = windows.sensitivity[valid]
     limit = min(max_shift_lines, np.pi / max(float(np.abs(k).max()), 1e-30))
-    shift = _maximise(product, k, -limit, limit)
-    rotated = np.zeros_like(windows.product)
-    rotated[valid] = product * np.exp(-1j * k * shift)
-    sigma = _standard_error(rotated, sensitivity)
-    scale = float(np.sqrt(np.mean(k * k)))
-    if not sigma * scale * MINIMUM_SIGNIFICANCE < 1.0:
+    product /= 1.0 - np.minimum(np.abs(product), LARGEST_WEIGHTED_COHERENCE**2)
+    shift = _maximise(product[valid], k, -limit, limit)
+    product *= np.exp(-1j * windows.sensitivity * shift)
+    curvature = float(np.sum(windows.sensitivity**2 * product.real))
+    deviation = np.sqrt(score_variance(windows.sensitivity * product.imag))
+    sigma = float(deviation / curvature) if curvature > 0.0 else np.inf
+    if not sigma * np.sqrt(np.mean(k * k)) * MINIMUM_SIGNIFICANCE < 1.0:
         return AzimuthShift(0.0, np.inf, 0.0, count, windows.looks, "no-coherence")
-    coherence = float(np.sqrt(max(np.sum(rotated.real), 0.0) / count))
     near_edge = abs(shift) > limit - max(4.0 * sigma, 0.1 * limit)
-    ambiguous = near_edge or _alias_fits_better(product, k, shift)
+    ambiguous = near_edge or _alias_fits_better(product[valid], k)
     status = "ambiguous" if ambiguous else "ok"
+    coherence = _mean_coherence(windows, shift, count)
     return AzimuthShift(shift, sigma, coherence, count, windows.looks, status)
+
+
+def _mean_coherence(windows: _Windows, shift: float, count: int) -> float:
+    product = windows.upper * np.conj(windows.lower) * np.exp(-1j * windows.sensitivity * shift)
+    return float(np.sqrt(max(float(np.sum(product.real)), 0.0) / count))
 
 
 def _maximise(
@@ -299,35 +326,16 @@ def _likelihood(product: NDArray[np.complex128], k: NDArray[np.float64], shift: 
     return float(np.sum((product * np.exp(-1j * k * shift)).real))
 
 
-def _standard_error(rotated: NDArray[np.complex128], sensitivity: NDArray[np.float64]) -> float:
-    score = sensitivity * rotated.imag
-    curvature = float(np.sum(sensitivity**2 * rotated.real))
-    own = float(np.sum(score * score))
-    neighbours = float(np.sum(score[1:] * score[:-1]) + np.sum(score[:, 1:] * score[:, :-1]))
-    # Adjoining windows share speckle, so their covariance is positive; below zero it is chance.
-    variance = own + 2.0 * max(neighbours, 0.0)
-    return float(np.sqrt(variance) / curvature) if curvature > 0.0 else np.inf
-
-
-def _alias_fits_better(
-    product: NDArray[np.complex128], k: NDArray[np.float64], shift: float
-) -> bool:
+def _alias_fits_better(derotated: NDArray[np.complex128], k: NDArray[np.float64]) -> bool:
     # Aliases differ only through the change of the Doppler difference over the overlap; demand
     # four standard errors of the difference.
     period = _TURN / float(np.mean(np.abs(k)))
-    here = product * np.exp(-1j * k * shift)
-    for centre in (shift - period, shift + period):
-        other = _maximise(product, k, centre - 0.25 * period, centre + 0.25 * period)
-        change = product * np.exp(-1j * k * other) - here
-        noise = np.abs(1.0 - np.exp(-1j * k * (other - shift))) * np.abs(here.imag)
+    for centre in (-period, period):
+        other = _maximise(derotated, k, centre - 0.25 * period, centre + 0.25 * period)
+        change = derotated * np.exp(-1j * k * other) - derotated
+        noise = np.abs(1.0 - np.exp(-1j * k * other)) * np.abs(derotated.imag)
         # With one difference everywhere the aliases tie: rounding must not decide.
-        tie = 1e-9 * float(np.sum(np.abs(here)))
+        tie = 1e-9 * float(np.sum(np.abs(derotated)))
         if np.sum(change.real) > 4.0 * np.sqrt(np.sum(noise**2)) + tie:
             return True
     return False
-
-
-def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    order = np.argsort(values)
-    cumulative = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(cumulative, 0.5 * cumulative[-1])])

@@ -8,7 +8,11 @@ along the burst (kt > 0 for Sentinel-1). Nothing of the package is used to make 
 import numpy as np
 import pytest
 
-from bperp.kernels.spectral_diversity import combine_shifts, estimate_azimuth_shift
+from bperp.kernels.spectral_diversity import (
+    combine_shifts,
+    estimate_azimuth_shift,
+    estimate_block_shifts,
+)
 
 INTERVAL_S = 2.0555563e-3
 KT_HZ_S = 1777.0
@@ -154,6 +158,59 @@ def test_bright_incoherent_targets_do_not_outvote_the_ground():
     assert result.shift_lines == pytest.approx(0.002, abs=5 * clean.sigma_lines)
 
 
+def test_coherent_parts_count_more():
+    # Half of the ground at coherence 0.93, half at 0.5: information adds up, 93 % of it is here.
+    rng = np.random.default_rng(12)
+    errors, sigmas = [], []
+    for _ in range(40):
+        halves = [noisy_overlap(rng, value, 0.0, shape=(50, 600))[0] for value in (0.93, 0.5)]
+        images = [np.concatenate(pair, axis=1) for pair in zip(*halves, strict=True)]
+        difference_hz = np.full((50, 1200), DIFFERENCE_HZ)
+        result = estimate_azimuth_shift(*images, difference_hz, INTERVAL_S)
+        errors.append(result.shift_lines)
+        sigmas.append(result.sigma_lines)
+    information = sum(value**2 / (1 - value**2) for value in (0.93, 0.5)) * 50 * 600
+    bound = information**-0.5 / (2 * np.pi * DIFFERENCE_HZ * INTERVAL_S)
+    # Weights in proportion to the coherence would lose a factor of 1.45.
+    assert np.sqrt(np.mean(np.square(sigmas))) < 1.2 * bound
+    assert 0.75 < np.std(np.divide(errors, sigmas)) < 1.25
+
+
+def test_blocks_follow_a_shift_that_varies_along_range():
+    truth = np.repeat([-2e-3, -1e-3, 1e-3, 2e-3], 400)
+    parts = [
+        noisy_overlap(np.random.default_rng(13 + index), 0.6, value, shape=(60, 400))[0]
+        for index, value in enumerate(truth[::400])
+    ]
+    images = tuple(np.concatenate(group, axis=1) for group in zip(*parts, strict=True))
+    difference_hz = np.full((60, 1600), DIFFERENCE_HZ)
+    result = estimate_block_shifts(images, difference_hz, INTERVAL_S, 4, looks=(5, 16))
+    np.testing.assert_allclose(result.centre_sample, [199.5, 599.5, 999.5, 1399.5])
+    error = (result.shift_lines - truth[::400]) / result.sigma_lines
+    assert np.abs(error).max() < 4
+    bound = np.sqrt(1 - 0.36) / 0.6 / np.sqrt(60 * 400) / (2 * np.pi * DIFFERENCE_HZ * INTERVAL_S)
+    np.testing.assert_allclose(result.sigma_lines, bound, rtol=0.3)
+    assert result.whole == estimate_azimuth_shift(*images, difference_hz, INTERVAL_S, looks=(5, 16))
+    assert abs(result.whole.shift_lines) < 5 * result.whole.sigma_lines
+
+
+def test_blocks_without_significance_have_no_sigma():
+    images, difference_hz = noisy_overlap(np.random.default_rng(17), 0.5, 1e-3, shape=(60, 1500))
+    noise = complex_noise(np.random.default_rng(18), (60, 500)).astype(np.complex64)
+    images[1][:, 500:1000] = noise
+    images[3][:, 1000:] = 0
+    result = estimate_block_shifts(tuple(images), difference_hz, INTERVAL_S, 3)
+    assert np.isfinite(result.sigma_lines).tolist() == [True, False, False]
+    assert result.shift_lines[0] == pytest.approx(1e-3, abs=5 * result.sigma_lines[0])
+    assert (result.shift_lines[1:] == 0).all()
+    many = estimate_block_shifts(tuple(images), difference_hz, INTERVAL_S, 500)
+    assert np.isinf(many.sigma_lines).all()
+    empty = tuple(np.zeros((60, 0), np.complex64) for _ in range(4))
+    nothing = estimate_block_shifts(empty, np.zeros((60, 0)), INTERVAL_S, 2)
+    assert nothing.whole.status == "no-overlap"
+    assert nothing.sigma_lines.tolist() == [np.inf, np.inf]
+
+
 def test_noise_gives_no_shift():
     rng = np.random.default_rng(6)
     for _ in range(20):
@@ -208,6 +265,10 @@ def test_nonsense_is_refused():
         estimate_azimuth_shift(image, image, image[1:], image, difference, INTERVAL_S)
     with pytest.raises(ValueError, match="positive"):
         estimate_azimuth_shift(image, image, image, image, difference, 0.0)
+    with pytest.raises(ValueError, match="positive"):
+        estimate_azimuth_shift(*[image] * 4, difference, INTERVAL_S, max_shift_lines=-1.0)
+    with pytest.raises(ValueError, match="blocks"):
+        estimate_block_shifts((image,) * 4, difference, INTERVAL_S, 0)
     with pytest.raises(ValueError, match="positive"):
         combine_shifts(np.array([1.0]), np.array([0.0]))
 
