@@ -1,9 +1,10 @@
 """Coherence in a sliding box, and what the sample coherence says about the true one.
 
-Running sums add the line and the column that enter and subtract those that leave. In float32 one
-bright target would leave its rounding error behind for the rest of the image; here products are
-rounded to float32 when they enter *and* when they leave and sums are float64, which makes the sums
-of 16-bit samples exact.
+Running sums would be faster for large boxes, but one bright target leaves its rounding error behind
+for the rest of the image, and bytes then depend on where a tile begins. Here every sum is formed
+anew from partial sums over 1, 4, 16, ... lines and then samples (a box of 5 x 15 takes 7 additions
+in all, each of up to four terms), which the neighbouring boxes share: a result depends on nothing
+but the box.
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ from numpy.typing import NDArray
 
 from bperp.kernels._jit import njit
 from bperp.kernels.window_sums import (
-    STRIP,
     Interferogram,
     Rows,
-    Sums,
     allocate,
     as_floats,
     check_images,
@@ -26,6 +25,12 @@ from bperp.kernels.window_sums import (
 )
 
 __all__ = ["debias_coherence", "effective_looks", "sliding_coherence"]
+
+STRIP = 2048
+"""Samples worked on at a time: the lines of partial sums stay in the second-level cache."""
+
+Terms = NDArray[np.float32]
+Places = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
@@ -38,6 +43,7 @@ def sliding_coherence(
     range_window: int,
     minimum_valid_fraction: float = 0.5,
     invalid_coherence: float = float("nan"),
+    out: Interferogram | None = None,
 ) -> Interferogram:
     """Estimate coherence and the averaged interferogram in a box around every pixel.
 
@@ -52,26 +58,29 @@ def sliding_coherence(
         Share of the *full* box that must be valid.
     invalid_coherence : float, default NaN
         Coherence to write where it is not.
+    out : Interferogram, optional
+        Arrays to write into, of the type and shape of the result: fresh memory costs a quarter of
+        the time.
 
     Returns
     -------
     Interferogram
-        Arrays of the shape of the input.
+        Arrays of the shape of the input; `out` if it was given.
 
     Raises
     ------
     ValueError
-        If shapes, windows or the fraction make no sense.
+        If shapes, windows, the fraction or `out` make no sense.
     """
     check_images(reference, secondary)
     if azimuth_window % 2 == 0 or range_window % 2 == 0:
         raise ValueError(f"windows must be odd, instead got {azimuth_window} x {range_window}")
-    result = allocate((), reference.shape, 1, 1)
+    result = allocate((), reference.shape, 1, 1, out)
     threshold = minimum_count(azimuth_window * range_window, minimum_valid_fraction)
     _slide(
         as_floats(reference),
         as_floats(secondary),
-        (azimuth_window // 2, range_window // 2),
+        (azimuth_window, range_window),
         (threshold, invalid_coherence),
         result,
     )
@@ -179,90 +188,162 @@ def _axis_looks(looks: int, oversampling: float, coefficient: float) -> float:
 
 
 @njit
-def _slide_lines(r: Rows, s: Rows, r_old: Rows, s_old: Rows, columns: Sums, left: int) -> None:
-    # Products are rounded to float32 when they enter and when they leave, so they cancel exactly.
-    right = left + r.size // 2
-    re, im, pr = columns[0, left:right], columns[1, left:right], columns[2, left:right]
-    ps, n = columns[3, left:right], columns[4, left:right]
-    for i in range(np.uint64(r.size) // _TWO):
+def _terms(r: Rows, s: Rows, place: tuple[int, int], row: NDArray[np.float32]) -> None:
+    # The five terms of a line, one after another in a row.
+    left, width = place
+    n = np.uint64(r.size) // _TWO
+    re, im, pr = row[left : left + n], row[width + left :], row[2 * width + left :]
+    ps, count = row[3 * width + left :], row[4 * width + left :]
+    for i in range(n):
         j = _TWO * np.uint64(i)
         x, y, p, q, v = pixel(r[j], r[j + _ONE], s[j], s[j + _ONE])
-        x2, y2, p2, q2, v2 = pixel(r_old[j], r_old[j + _ONE], s_old[j], s_old[j + _ONE])
-        re[i] += np.float64(x) - np.float64(x2)
-        im[i] += np.float64(y) - np.float64(y2)
-        pr[i] += np.float64(p) - np.float64(p2)
-        ps[i] += np.float64(q) - np.float64(q2)
-        n[i] += np.float64(v - v2)
+        re[i], im[i], pr[i], ps[i], count[i] = x, y, p, q, v
+
+
+# Windows are odd: the first sum to be put down has one or three terms, partial sums have four.
 
 
 @njit
-def _slide_columns(columns: Sums, prefix: Sums, span: np.uint64, sums: Sums) -> None:
-    # One addition per sample in sequence; the differences run in vector registers.
-    re, im, pr, ps, n = columns[0], columns[1], columns[2], columns[3], columns[4]
-    sum_re, sum_im, sum_pr, sum_ps, sum_n = prefix[0], prefix[1], prefix[2], prefix[3], prefix[4]
-    a = b = c = d = e = 0.0
-    for i in range(np.uint64(columns.shape[1])):
-        j = np.uint64(i)
-        a += re[j]
-        b += im[j]
-        c += pr[j]
-        d += ps[j]
-        e += n[j]
-        k = j + _ONE
-        sum_re[k], sum_im[k], sum_pr[k], sum_ps[k], sum_n[k] = a, b, c, d, e
-    for row in range(5):
-        total, out = prefix[row], sums[row]
-        for i in range(np.uint64(sums.shape[1])):
-            out[i] = total[np.uint64(i) + span] - total[i]
+def _put_sum(source: Terms, places: Places, count: int, target: Terms) -> None:
+    """Put the sum of one, three or four runs of `source` into `target`."""
+    a, b, c, d = places
+    n = np.uint64(target.size)
+    if count == 4:
+        for i in range(n):
+            target[i] = (source[a + i] + source[b + i]) + (source[c + i] + source[d + i])
+    elif count == 3:
+        for i in range(n):
+            target[i] = (source[a + i] + source[b + i]) + source[c + i]
+    else:
+        for i in range(n):
+            target[i] = source[a + i]
+
+
+@njit
+def _add_sum(source: Terms, places: Places, count: int, target: Terms) -> None:
+    """Add one, two or three runs of `source` to `target`."""
+    a, b, c, _ = places
+    n = np.uint64(target.size)
+    if count == 3:
+        for i in range(n):
+            target[i] += (source[a + i] + source[b + i]) + source[c + i]
+    elif count == 2:
+        for i in range(n):
+            target[i] += source[a + i] + source[b + i]
+    else:
+        for i in range(n):
+            target[i] += source[a + i]
+
+
+@njit
+def _sum_lines(ring: Terms, line: int, window: int, size: int, total: NDArray[np.float32]) -> None:
+    """Sum the last `window` lines; the terms of `line` are in the ring."""
+    # Sums over 1, 4, 16, ... lines, each kept for as many lines as later sums need.
+    width, offset, base = 1, 0, 0
+    while True:
+        rows = _ring_rows(window, width)
+        digit = (window // width) % 4
+        if digit:
+            places = _places(base, line - offset, width, rows, size)
+            if offset:
+                _add_sum(ring, places, digit, total)
+            else:
+                _put_sum(ring, places, digit, total)
+            offset += digit * width
+        if 4 * width > window:
+            return
+        above = base + rows
+        target = (above + line % _ring_rows(window, 4 * width)) * size
+        places = _places(base, line, width, rows, size)
+        _put_sum(ring, places, 4, ring[target : target + size])
+        base, width = above, 4 * width
+
+
+@njit(inline="always")
+def _places(base: int, line: int, width: int, rows: int, size: int) -> Places:
+    return (
+        np.uint64((base + line % rows) * size),
+        np.uint64((base + (line - width) % rows) * size),
+        np.uint64((base + (line - 2 * width) % rows) * size),
+        np.uint64((base + (line - 3 * width) % rows) * size),
+    )
+
+
+@njit
+def _ring_rows(window: int, width: int) -> int:
+    """Return how many lines of sums over `width` lines are needed later."""
+    if 4 * width <= window:
+        return 3 * width + 1
+    return window % width + (window // width - 1) * width + 1
+
+
+@njit
+def _sum_samples(
+    total: NDArray[np.float32], window: int, work: NDArray[np.float32], sums: NDArray[np.float32]
+) -> None:
+    """Sum `window` neighbours, all five quantities in one run."""
+    source, length = total, total.size
+    width, offset, parity = 1, 0, 0
+    while True:
+        digit = (window // width) % 4
+        if digit:
+            o, w = np.uint64(offset), np.uint64(width)
+            n = length - offset - (digit - 1) * width
+            places = (o, o + w, o + w + w, o)
+            if offset:
+                _add_sum(source, places, digit, sums[:n])
+            else:
+                _put_sum(source, places, digit, sums[:n])
+            offset += digit * width
+        if 4 * width > window:
+            return
+        length -= 3 * width
+        w = np.uint64(width)
+        _put_sum(source, (np.uint64(0), w, w + w, w + w + w), 4, work[parity, :length])
+        source, parity, width = work[parity], 1 - parity, 4 * width
 
 
 @njit
 def _slide(
     r: Rows,
     s: Rows,
-    half: tuple[int, int],
+    windows: tuple[int, int],
     rule: tuple[float, float],
     result: Interferogram,
 ) -> None:
-    width = result.coherence.shape[1]
-    strip = max(STRIP // 2, 16 * half[1])
-    columns = np.empty((5, strip + 2 * half[1]), np.float64)
-    prefix = np.zeros((5, strip + 2 * half[1] + 1), np.float64)
-    sums = np.empty((5, strip), np.float64)
-    for left in range(0, width, strip):
-        columns[:] = 0.0
-        edges = (left, min(width, left + strip))
-        _slide_strip(r, s, edges, half, rule, (columns, prefix, sums), result)
-
-
-@njit
-def _slide_strip(
-    r: Rows,
-    s: Rows,
-    edges: tuple[int, int],
-    half: tuple[int, int],
-    rule: tuple[float, float],
-    work: tuple[Sums, Sums, Sums],
-    result: Interferogram,
-) -> None:
-    columns, prefix, sums = work
-    lines, width = result.coherence.shape
-    left, right = edges
-    first, stop = max(0, left - half[1]), min(width, right + half[1])
-    c0, c1 = 2 * first, 2 * stop
-    nothing = np.zeros(c1 - c0, np.float32)
-    for line in range(-half[0], lines):
-        new, old = line + half[0], line - half[0] - 1
-        r_new, s_new = (r[new, c0:c1], s[new, c0:c1]) if new < lines else (nothing, nothing)
-        r_old, s_old = (r[old, c0:c1], s[old, c0:c1]) if old >= 0 else (nothing, nothing)
-        _slide_lines(r_new, s_new, r_old, s_old, columns, first - (left - half[1]))
-        if line < 0:
-            continue
-        _slide_columns(columns, prefix, np.uint64(2 * half[1] + 1), sums)
-        finish(
-            sums,
-            rule,
-            result.interferogram[line, left:right],
-            result.coherence[line, left:right],
-            result.valid_count[line, left:right],
-        )
+    lines, samples = result.coherence.shape
+    half = (windows[0] // 2, windows[1] // 2)
+    strip = max(STRIP, 16 * half[1])
+    width = strip + 2 * half[1]
+    size = 5 * width
+    rows, level = 0, 1
+    while level <= windows[0]:
+        rows += _ring_rows(windows[0], level)
+        level *= 4
+    ring = np.empty(rows * size, np.float32)
+    rows = _ring_rows(windows[0], 1)
+    total, sums = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    work = np.zeros((2, size), np.float32)
+    for left in range(0, samples, strip):
+        ring[:] = np.float32(0.0)
+        right = min(samples, left + strip)
+        first, stop = max(0, left - half[1]), min(samples, right + half[1])
+        place = (first - (left - half[1]), width)
+        for line in range(lines + half[0]):
+            row = ring[(line % rows) * size : (line % rows + 1) * size]
+            if line < lines:
+                _terms(r[line, 2 * first : 2 * stop], s[line, 2 * first : 2 * stop], place, row)
+            else:
+                row[:] = np.float32(0.0)  # beyond the image
+            _sum_lines(ring, line, windows[0], size, total)
+            if line < half[0]:
+                continue
+            _sum_samples(total, windows[1], work, sums)
+            out = line - half[0]
+            finish(
+                sums.reshape(5, width),
+                rule,
+                result.interferogram[out, left:right],
+                result.coherence[out, left:right],
+                result.valid_count[out, left:right],
+            )

@@ -36,6 +36,7 @@ __all__ = [
     "effective_looks",
     "multilook_interferogram",
     "multilook_pairs",
+    "phase_to_displacement",
     "sliding_coherence",
 ]
 
@@ -47,6 +48,7 @@ def multilook_interferogram(
     range_looks: int,
     minimum_valid_fraction: float = 0.5,
     invalid_coherence: float = float("nan"),
+    out: Interferogram | None = None,
 ) -> Interferogram:
     """Form an interferogram and its coherence over adjoining windows.
 
@@ -62,16 +64,19 @@ def multilook_interferogram(
         Windows with a smaller share of valid pixels, or none at all, are invalid; 0 to 1.
     invalid_coherence : float, default NaN
         Coherence to write into invalid windows.
+    out : Interferogram, optional
+        Arrays to write into, of the type and shape of the result: an earlier result of an image of
+        the same shape. Fresh memory costs as much as the sums of small windows.
 
     Returns
     -------
     Interferogram
-        Arrays ``(azimuth // azimuth_looks, range // range_looks)``.
+        Arrays ``(azimuth // azimuth_looks, range // range_looks)``; `out` if it was given.
 
     Raises
     ------
     ValueError
-        If shapes, looks or the fraction make no sense.
+        If shapes, looks, the fraction or `out` make no sense.
 
     Notes
     -----
@@ -79,7 +84,7 @@ def multilook_interferogram(
     pixels valid in both. The phase of ``I`` is ``+4 pi (R_secondary - R_reference) / lambda``.
     """
     check_images(reference, secondary)
-    result = allocate((), reference.shape, azimuth_looks, range_looks)
+    result = allocate((), reference.shape, azimuth_looks, range_looks, out)
     threshold = minimum_count(azimuth_looks * range_looks, minimum_valid_fraction)
     _multilook(
         as_floats(reference),
@@ -133,6 +138,44 @@ def multilook_pairs(
     looks = (azimuth_looks, range_looks)
     _multilook_pairs(as_floats(slc), pairs, looks, (threshold, invalid_coherence), result)
     return result
+
+
+def phase_to_displacement(
+    phase_rad: NDArray[np.float32], wavelength_m: float
+) -> NDArray[np.float32]:
+    """Turn unwrapped interferometric phase into displacement along the line of sight.
+
+    Parameters
+    ----------
+    phase_rad : ndarray
+        float32, any shape, rad: unwrapped phase of ``reference * conj(secondary)`` without
+        topography; NaN stays NaN.
+    wavelength_m : float, m
+        Radar wavelength, positive.
+
+    Returns
+    -------
+    ndarray
+        float32, m: displacement of the ground at the secondary's date relative to that of the
+        reference, positive towards the satellite.
+
+    Raises
+    ------
+    ValueError
+        If the type is not float32 or the wavelength is not positive.
+
+    Notes
+    -----
+    The phase of an image is ``-4 pi R / lambda``, hence that of ``reference * conj(secondary)`` is
+    ``4 pi (R_secondary - R_reference) / lambda``. Ground that has come nearer by ``d`` has
+    ``R_secondary = R_reference - d`` and the phase ``-4 pi d / lambda``:
+    ``d = -lambda / (4 pi) phase``. One fringe is half a wavelength.
+    """
+    if phase_rad.dtype != np.float32:
+        raise ValueError(f"phase_rad must be float32, instead got {phase_rad.dtype}")
+    if not wavelength_m > 0.0:
+        raise ValueError(f"wavelength_m must be positive, instead got {wavelength_m}")
+    return phase_rad * np.float32(-wavelength_m / (4.0 * np.pi))
 
 
 @njit

@@ -2,8 +2,8 @@
 
 Sums run in two steps. Up to ``LINE_BLOCK`` lines are added per sample in float32, which keeps the
 inner loop in vector registers; samples then add up in fours and in float64. Plain sums of so few
-float32 terms are good to about 1e-6 of the window's power. Running sums are another matter (one
-bright target would leave its rounding error behind), see `bperp.kernels.coherence`.
+float32 terms are good to about 1e-6 of the window's power. Sums in a sliding box are formed in
+another way, see `bperp.kernels.coherence`.
 
 The five sums are: real and imaginary part of ``reference * conj(secondary)``, power of the
 reference, power of the secondary, number of valid pixels. A pixel is invalid where either image is
@@ -43,6 +43,8 @@ _THREE = np.uint64(3)
 _FOUR = np.uint64(4)
 _ZERO_F4 = np.float32(0.0)
 _ONE_F4 = np.float32(1.0)
+
+_RESULT_TYPES = (np.complex64, np.float32, np.int32)
 
 Rows = NDArray[np.float32]
 Sums = NDArray[np.float64]
@@ -87,15 +89,27 @@ def as_floats(image: NDArray[np.complex64]) -> Rows:
 
 
 def allocate(
-    leading: tuple[int, ...], shape: tuple[int, ...], azimuth_looks: int, range_looks: int
+    leading: tuple[int, ...],
+    shape: tuple[int, ...],
+    azimuth_looks: int,
+    range_looks: int,
+    out: Interferogram | None = None,
 ) -> Interferogram:
-    """Return the empty result for an image of `shape`."""
+    """Return the empty result for an image of `shape`: `out`, checked, if it is given."""
     if azimuth_looks < 1 or range_looks < 1:
         raise ValueError(f"looks must be at least 1, instead got {azimuth_looks} x {range_looks}")
     size = (*leading, shape[0] // azimuth_looks, shape[1] // range_looks)
-    return Interferogram(
-        np.empty(size, np.complex64), np.empty(size, np.float32), np.empty(size, np.int32)
-    )
+    if out is None:
+        return Interferogram(
+            np.empty(size, np.complex64), np.empty(size, np.float32), np.empty(size, np.int32)
+        )
+    for name, array, dtype in zip(Interferogram._fields, out, _RESULT_TYPES, strict=True):
+        if array.shape != size or array.dtype != dtype or not array.flags.c_contiguous:
+            raise ValueError(
+                f"out.{name} must be contiguous {np.dtype(dtype)} {size}, instead got "
+                f"{array.dtype} {array.shape}"
+            )
+    return out
 
 
 def minimum_count(pixels: int, fraction: float) -> float:
@@ -263,21 +277,30 @@ def sum_cross(r: Rows, s: Rows, part: Part, rows: Rows, sums: Sums) -> None:
 
 @njit(error_model="numpy")
 def finish(
-    sums: Sums,
+    sums: Sums | Rows,
     rule: tuple[float, float],
     interferogram: NDArray[np.complex64],
     coherence: NDArray[np.float32],
     valid_count: NDArray[np.int32],
 ) -> None:
-    """Turn sums into the results of one line; `rule` is (fewest pixels, coherence if fewer)."""
+    """Turn sums into the results of one line; `rule` is (fewest pixels, coherence if fewer).
+
+    `sums` may be float32 as well.
+    """
     threshold, invalid = rule
     re, im, pr, ps, n = sums[0], sums[1], sums[2], sums[3], sums[4]
+    samples = interferogram.view(np.float32)
+    # One result at a time: with all in one loop, LLVM gives up on proving that none overlap.
     for w in range(np.uint64(coherence.size)):
         usable = n[w] >= threshold
-        scale = np.float64(_ONE_F4 / np.float32(n[w])) if usable else 0.0
-        power = pr[w] * ps[w] if usable else 1.0
+        x, y = np.float64(re[w]), np.float64(im[w])
+        power = np.float64(pr[w]) * np.float64(ps[w]) if usable else 1.0
         # The ratio needs the range of float64; root and reciprocal only the digits of the result.
-        magnitude = np.sqrt(np.float32((re[w] * re[w] + im[w] * im[w]) / power))
-        interferogram[w] = complex(re[w] * scale, im[w] * scale)
+        magnitude = np.sqrt(np.float32((x * x + y * y) / power))
         coherence[w] = min(magnitude, _ONE_F4) if usable else np.float32(invalid)
+    for w in range(np.uint64(coherence.size)):
+        scale = np.float64(_ONE_F4 / np.float32(n[w])) if n[w] >= threshold else 0.0
+        samples[_TWO * w] = np.float32(re[w] * scale)
+        samples[_TWO * w + _ONE] = np.float32(im[w] * scale)
+    for w in range(np.uint64(coherence.size)):
         valid_count[w] = np.int32(n[w])

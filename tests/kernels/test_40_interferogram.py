@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from bperp.kernels.interferogram import multilook_interferogram, multilook_pairs
+from bperp.kernels.interferogram import (
+    multilook_interferogram,
+    multilook_pairs,
+    phase_to_displacement,
+)
 
 LOOKS = [(1, 1), (1, 4), (4, 20), (5, 15), (3, 7), (17, 3), (40, 1100)]
 
@@ -181,3 +185,37 @@ def test_nonsense_is_refused(changes, words):
 def test_pairs_outside_the_stack_are_refused(pairs):
     with pytest.raises(ValueError, match="pair_index"):
         multilook_pairs(np.ones((3, 4, 4), np.complex64), np.array(pairs), 2, 2)
+
+
+def test_earlier_results_can_be_written_into():
+    reference, secondary = speckle((20, 300), 31), speckle((20, 300), 32)
+    fresh = multilook_interferogram(reference, secondary, 4, 20)
+    earlier = multilook_interferogram(secondary, secondary, 4, 20)
+    result = multilook_interferogram(reference, secondary, 4, 20, out=earlier)
+    assert result is earlier
+    for one, two in zip(fresh, result, strict=True):
+        np.testing.assert_array_equal(one, two)
+    with pytest.raises(ValueError, match=r"out\.interferogram"):
+        multilook_interferogram(reference, secondary, 4, 10, out=earlier)
+
+
+def test_ground_that_comes_nearer_is_displaced_towards_the_satellite():
+    # 3 mm nearer on the secondary's date: ranges are given, phases follow from -4 pi R / lambda.
+    wavelength_m, nearer_m, range_m = 0.05546576, 3e-3, 850_000.0
+    one = np.exp(-4j * np.pi * (range_m / wavelength_m))
+    two = np.exp(-4j * np.pi * ((range_m - nearer_m) / wavelength_m))
+    reference = np.full((4, 4), one, np.complex64)
+    secondary = np.full((4, 4), two, np.complex64)
+    result = multilook_interferogram(reference, secondary, 2, 2)
+    phase = np.angle(result.interferogram)
+    displacement = phase_to_displacement(phase, wavelength_m)
+    assert displacement.dtype == np.float32
+    np.testing.assert_allclose(displacement, nearer_m, rtol=1e-4)
+    # One fringe is half a wavelength, and NaN stays.
+    fringe = phase_to_displacement(np.array([-2 * np.pi, np.nan], np.float32), wavelength_m)
+    assert fringe[0] == pytest.approx(wavelength_m / 2, rel=1e-6)
+    assert np.isnan(fringe[1])
+    with pytest.raises(ValueError, match="wavelength_m"):
+        phase_to_displacement(phase, -0.05)
+    with pytest.raises(ValueError, match="phase_rad"):
+        phase_to_displacement(phase.astype(np.float64), wavelength_m)
