@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bperp.kernels.chebyshev import OffsetPolynomial, evaluate_points, height_slope
+from bperp.kernels.ellipsoid import geodetic_to_ecef
 from bperp.kernels.orbit import OrbitPolynomial, evaluate_orbit
-from bperp.kernels.zero_doppler import RadarGrid
+from bperp.kernels.zero_doppler import RadarGrid, rdr2geo_at_height
 
-__all__ = ["perpendicular_baseline", "tcn_baseline"]
+__all__ = ["look_angle_rad", "perpendicular_baseline", "tcn_baseline"]
 
 _STEPS = 4
 _RATE_STEP_S = 0.1
@@ -79,6 +80,33 @@ def tcn_baseline(
     later, _ = _baseline_at(reference, secondary, reference_time_s + _RATE_STEP_S, matched_s)
     earlier, _ = _baseline_at(reference, secondary, reference_time_s - _RATE_STEP_S, matched_s)
     return sides * baseline, sides * (later - earlier) / (2.0 * _RATE_STEP_S)
+
+
+def look_angle_rad(
+    orbit: OrbitPolynomial, time_s: float, slant_range_m: float, height_m: float = 0.0
+) -> float:
+    """Return the angle at the satellite between down and a point in the zero-Doppler plane.
+
+    Parameters
+    ----------
+    orbit : OrbitPolynomial
+        Orbit of the acquisition.
+    time_s : float, s
+        Time in it.
+    slant_range_m, height_m : float, m
+        Distance and ellipsoidal height of the point.
+
+    Returns
+    -------
+    float, rad
+        Look angle in the frame of ``tcn_baseline``, the same to either side.
+    """
+    place = (np.array([time_s]), np.array([slant_range_m]), np.array([height_m]))
+    latitude, longitude = rdr2geo_at_height(orbit, *place)
+    ground = np.array([axis[0] for axis in geodetic_to_ecef(latitude, longitude, place[2])])
+    position, velocity, _ = evaluate_orbit(orbit, time_s)
+    down = _frame(position[0], velocity[0])[2]
+    return float(np.arccos(down @ (ground - position[0]) / slant_range_m))
 
 
 def perpendicular_baseline(

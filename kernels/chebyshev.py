@@ -7,6 +7,7 @@ solutions, replaces the offset rasters (and the repeated geo2rdr) of other proce
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,9 @@ __all__ = [
 ]
 
 TERMS = 92
+
+Positions = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+"""Lines, samples and heights (m)."""
 
 
 class BurstOffsets(NamedTuple):
@@ -301,6 +305,7 @@ def fit_burst_offsets(
     *,
     right: bool = True,
     terms: int = TERMS,
+    correction: Callable[[Positions], NDArray[np.float64]] | None = None,
 ) -> BurstOffsets:
     """Fit azimuth and range offsets of a burst and test them at held-out nodes.
 
@@ -314,6 +319,9 @@ def fit_burst_offsets(
         Looking to the right of the flight direction.
     terms : int
         60, 92 or 129.
+    correction : callable, optional
+        Takes positions (line, sample, height in m), each float64 (n,), and returns (n, 2) lines
+        and samples to add to the offsets there; smooth, or the misfit tells.
 
     Returns
     -------
@@ -327,11 +335,16 @@ def fit_burst_offsets(
     """
     grid = reference[1]
     domain = offset_domain(grid.lines, grid.samples, height_range)
+
+    def solve(positions: Positions) -> NDArray[np.float64]:
+        offsets = exact_offsets(reference, secondary, positions, right=right)
+        return offsets if correction is None else offsets + correction(positions)
+
     nodes = offset_nodes(domain)
-    values = exact_offsets(reference, secondary, nodes, right=right)
+    values = solve(nodes)
     azimuth, across = fit_offset_polynomials(*nodes, values, domain, terms)
     tests = held_out_nodes(domain)
-    truth = exact_offsets(reference, secondary, tests, right=right)
+    truth = solve(tests)
     errors = [
         float(np.nanmax(np.abs(evaluate_points(polynomial, *tests) - truth[:, column])))
         for column, polynomial in enumerate((azimuth, across))
