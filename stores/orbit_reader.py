@@ -25,6 +25,9 @@ from bperp.stores.xml import LIMIT_BYTES, Element, parse_time_ns, parse_xml
 
 __all__ = ["OrbitFile", "parse_orbit", "read_orbit_file"]
 
+DAY_NS = 86_400_000_000_000
+SECOND_NS = 1_000_000_000
+
 KINDS = ("AUX_POEORB", "AUX_RESORB", "AUX_PREORB")
 _REFETCH = "fetch the orbit file again"
 _FEWEST_VECTORS = 4
@@ -232,8 +235,10 @@ def _times(
     tai = np.array([_stamp(item, f"{space}TAI", where) for item in items], dtype=np.int64)
     middle = (int(utc[0]) if start_ns is None else start_ns) // 2
     middle += (int(utc[-1]) if stop_ns is None else stop_ns) // 2
-    nearest = int(np.argmin(np.abs(utc - middle)))
-    return tai - int(tai[nearest] - utc[nearest]), ("leap-second",)
+    # Labels of the leap second itself, 23:59:60, count on into the first second of the next day.
+    first = int(np.argmax(tai - utc == offsets[1]))
+    is_after = middle >= int(utc[first]) // DAY_NS * DAY_NS + SECOND_NS
+    return tai - offsets[int(is_after)], ("leap-second",)
 
 
 def _stamp(item: Element, tag: str, where: str) -> int:
