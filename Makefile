@@ -1,7 +1,7 @@
 # make demo    simulate a stack, process it, compare with the truth, make a map and a report
 # make test    everything that must hold before a change lands
 # make lint    style, types, layers
-# make bench   measured figures
+# make bench   measured figures; ONLY=name for one of them
 # make lock    resolve the dependencies anew
 # make clean   remove what make made
 #
@@ -57,7 +57,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports --config pyproject.toml
 
 bench: $(INSTALLED)
-	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
+	$(BIN)/python tests/benchmarks/bench.py $(ONLY)
 
 # uv resolves for all platforms and Python versions at once; the locks name no index.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
