@@ -143,8 +143,8 @@ def run(
 ) -> None:
     """Run the steps; finished work is recognised and kept.
 
-    Steps: ingest, geometry, alignment, coregister, interferogram, amplitude, scatterers,
-    timeseries, export.
+    Steps: ingest, geometry, misregistration, alignment, coregister, seams, interferogram, filter,
+    geocode, amplitude, scatterers, timeseries, export.
     """
     from bperp.flows import cli_verbs
 

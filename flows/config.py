@@ -18,23 +18,29 @@ from bperp.flows.config_errors import configuration_fault
 from bperp.flows.config_sections import (
     AUTO_OR_GIVEN,
     GIVEN,
-    AlignmentOptions,
-    AmplitudeOptions,
     Auto,
     ComputeOptions,
-    CoregisterOptions,
     DateOptions,
     ElevationOptions,
     ExportOptions,
-    GeometryOptions,
-    InterferogramOptions,
     ListAsTuple,
     Options,
     OrbitOptions,
-    ScattererOptions,
-    TimeseriesOptions,
     option,
     section,
+)
+from bperp.flows.config_steps import (
+    AlignmentOptions,
+    AmplitudeOptions,
+    CoregisterOptions,
+    FilterOptions,
+    GeocodeOptions,
+    GeometryOptions,
+    InterferogramOptions,
+    MisregistrationOptions,
+    ScattererOptions,
+    TimeseriesOptions,
+    TimingOptions,
 )
 from bperp.flows.config_types import (
     AreaOfInterest,
@@ -62,9 +68,13 @@ __all__ = [
 STEPS = (
     "ingest",
     "geometry",
+    "misregistration",
     "alignment",
     "coregister",
+    "seams",
     "interferogram",
+    "filter",
+    "geocode",
     "amplitude",
     "scatterers",
     "timeseries",
@@ -73,9 +83,13 @@ STEPS = (
 Step = Literal[
     "ingest",
     "geometry",
+    "misregistration",
     "alignment",
     "coregister",
+    "seams",
     "interferogram",
+    "filter",
+    "geocode",
     "amplitude",
     "scatterers",
     "timeseries",
@@ -118,6 +132,12 @@ class StackConfig(Options):
         allowed="four numbers or null",
         unit="degree",
     )
+    aoi_subset: Literal["bursts", "pixels"] = option(
+        "bursts",
+        "bursts: whole bursts that the area of interest touches; pixels: only the part of them "
+        "that covers it.",
+        allowed="bursts or pixels",
+    )
     reference_date: ReferenceDate = option(
         "auto",
         "Date whose geometry all others are brought to; auto: nearest the middle of the stack.",
@@ -132,6 +152,12 @@ class StackConfig(Options):
     geometry: GeometryOptions = section(
         GeometryOptions(), "Step geometry: where each reference pixel is."
     )
+    timing: TimingOptions = section(
+        TimingOptions(), "Corrections of times and ranges, for geometry and alignment."
+    )
+    misregistration: MisregistrationOptions = section(
+        MisregistrationOptions(), "Step misregistration: shifts measured on the images."
+    )
     alignment: AlignmentOptions = section(
         AlignmentOptions(), "Step alignment: offsets of each date."
     )
@@ -140,6 +166,10 @@ class StackConfig(Options):
     )
     interferogram: InterferogramOptions = section(
         InterferogramOptions(), "Step interferogram: phase and coherence of pairs."
+    )
+    filter: FilterOptions = section(FilterOptions(), "Step filter: smoothed interferograms.")
+    geocode: GeocodeOptions = section(
+        GeocodeOptions(), "Step geocode: interferograms on a map grid."
     )
     amplitude: AmplitudeOptions = section(
         AmplitudeOptions(), "Step amplitude: dispersion and candidates."
@@ -221,8 +251,9 @@ class StackConfig(Options):
         Returns
         -------
         dict
-            JSON values by option name: the section of the step, with ``dem`` added to geometry
-            and the candidate threshold to scatterers.
+            JSON values by option name: the section of the step, with ``dem`` added to the steps
+            that need heights, ``timing`` to those that locate pixels, and the candidate
+            threshold to scatterers.
 
         Notes
         -----
@@ -234,8 +265,10 @@ class StackConfig(Options):
             raise ValueError(f"step must be one of {STEPS}, instead got {step!r}")
         values = self.as_values()
         options: dict[str, Any] = dict(values.get(step, {}))
-        if step == "geometry":
-            options.update(values["dem"])
+        if step in ("geometry", "geocode"):
+            options.update(values["geometry"] | values["dem"])
+        if step in ("geometry", "misregistration", "alignment", "geocode"):
+            options["timing"] = values["timing"]
         if step == "scatterers":
             options.update(values["amplitude"])
         return options

@@ -1,4 +1,4 @@
-"""Sections of the configuration: one model per step, each option with default, unit and range."""
+"""What sections of the configuration are made of, and those that belong to no single step."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from pydantic import (
 
 from bperp.flows.config_types import (
     FolderName,
-    LatitudeDeg,
-    LongitudeDeg,
     MemorySize,
     PathText,
     StackDate,
@@ -27,22 +25,13 @@ from bperp.flows.config_types import (
 )
 
 __all__ = [
-    "AlignmentOptions",
-    "AmplitudeOptions",
     "ComputeOptions",
-    "CoregisterOptions",
     "DateOptions",
     "ElevationOptions",
     "ExportOptions",
-    "GeometryOptions",
-    "InterferogramOptions",
     "OrbitOptions",
-    "ReferenceArea",
-    "ScattererOptions",
-    "TimeseriesOptions",
 ]
 
-_Looks = Annotated[int, Field(ge=1, le=200)]
 ListAsTuple = BeforeValidator(as_tuple)
 AUTO, GIVEN = "<auto>", "<given>"
 
@@ -149,191 +138,6 @@ class DateOptions(Options):
         listed = not self.include or date in self.include
         early, late = self.first or date, self.last or date
         return listed and date not in self.exclude and early <= date <= late
-
-
-class GeometryOptions(Options):
-    """Coordinates of the reference pixels."""
-
-    missing_elevation: Literal["stop", "sea"] = option(
-        "stop",
-        "Where the elevation model has no data: stop, or assume sea level (0 m above the geoid).",
-        allowed="stop or sea",
-    )
-
-
-class AlignmentOptions(Options):
-    """Offsets of each date from orbits and elevation, corrected from the burst overlaps."""
-
-    esd: bool = option(
-        True,
-        "Estimate the azimuth shift of each date from the burst overlaps (enhanced spectral "
-        "diversity).",
-        allowed="true or false",
-    )
-    looks: Annotated[tuple[_Looks, _Looks], ListAsTuple] = option(
-        (5, 15),
-        "Looks (azimuth, range) of the overlap interferograms before they are multiplied.",
-        allowed="two integers, 1 to 200",
-        unit="pixel",
-    )
-    max_shift_lines: float = option(
-        0.05,
-        "A larger azimuth shift is beyond the ambiguity of the method and refused.",
-        unit="line",
-        gt=0,
-        le=0.5,
-    )
-
-
-class CoregisterOptions(Options):
-    """Resampling to the geometry of the reference date."""
-
-    range_taps: Auto | Annotated[Literal[8, 12, 16], Tag(GIVEN)] = option(
-        "auto",
-        "Taps of the interpolation kernel in range; auto: from the bandwidth.",
-        allowed="auto, 8, 12 or 16",
-        unit="sample",
-        discriminator=AUTO_OR_GIVEN,
-    )
-
-
-class InterferogramOptions(Options):
-    """Multilooked interferograms and coherence."""
-
-    looks: Annotated[tuple[_Looks, _Looks], ListAsTuple] = option(
-        (4, 20),
-        "Looks (azimuth, range); 4 x 20 gives about 60 m x 80 m on the ground in IW.",
-        allowed="two integers, 1 to 200",
-        unit="pixel",
-    )
-    network: Literal["single_reference", "nearest"] = option(
-        "single_reference",
-        "single_reference: every date with the reference date; nearest: every date with the next "
-        "ones in time.",
-        allowed="single_reference or nearest",
-    )
-    neighbours: int = option(
-        3,
-        "Following dates that each date is paired with in the network 'nearest'.",
-        unit="date",
-        ge=1,
-        le=20,
-    )
-
-
-class AmplitudeOptions(Options):
-    """Choice of scatterer candidates."""
-
-    max_amplitude_dispersion: float = option(
-        0.4,
-        "Pixels with a larger ratio of amplitude sigma to mean are no candidates.",
-        unit="1",
-        gt=0,
-        le=1,
-    )
-
-
-class ScattererOptions(Options):
-    """Phase noise of the candidates and choice of persistent scatterers (StaMPS steps 2 to 4)."""
-
-    max_topo_error_m: float = option(
-        20.0,
-        "Largest elevation error that is searched for (max_topo_err).",
-        unit="m",
-        ge=1,
-        le=200,
-    )
-    filter_grid_m: float = option(
-        50.0,
-        "Cell of the grid on which the phase is filtered (filter_grid_size).",
-        unit="m",
-        ge=10,
-        le=1000,
-    )
-    low_pass_wavelength_m: float = option(
-        800.0,
-        "Cut-off wavelength of the low-pass part of the filter (clap_low_pass_wavelength).",
-        unit="m",
-        ge=100,
-        le=100_000,
-    )
-    max_percent_random: float = option(
-        20.0,
-        "Share of selected scatterers that may be random, before weeding (percent_rand).",
-        unit="percent",
-        gt=0,
-        le=100,
-    )
-    iterations: int = option(
-        3,
-        "Rounds of filtering and phase noise estimation at most (gamma_max_iterations).",
-        ge=1,
-        le=50,
-    )
-    min_phase_stability: float = option(
-        0.7,
-        "Smallest phase stability (gamma) of a selected scatterer, whatever max_percent_random "
-        "allows.",
-        unit="1",
-        ge=0,
-        le=1,
-    )
-    weed_neighbours: bool = option(
-        True,
-        "Keep only the best of adjacent candidates (weed_neighbours): resolution cells are larger "
-        "than pixels.",
-        allowed="true or false",
-    )
-
-
-class ReferenceArea(Options):
-    """Circle whose mean displacement is zero."""
-
-    lon: LongitudeDeg = option(..., "Longitude.", allowed="-180 to 180", unit="degree")
-    lat: LatitudeDeg = option(..., "Latitude.", allowed="-90 to 90", unit="degree")
-    radius_m: float = option(
-        500.0, "Radius.", allowed="above 0, at most 100000", unit="m", gt=0, le=100_000
-    )
-
-
-class TimeseriesOptions(Options):
-    """Unwrapping in space and time and inversion to displacement."""
-
-    reference: Auto | Annotated[ReferenceArea, Tag(GIVEN)] = option(
-        "auto",
-        "Area of zero displacement: auto, or {lon: 12.5, lat: 41.9, radius_m: 500}.",
-        allowed="auto or a mapping with lon, lat, radius_m",
-        unit="",
-        discriminator=AUTO_OR_GIVEN,
-    )
-    min_arc_coherence: float = option(
-        0.7,
-        "Arcs between scatterers of lower temporal coherence are dropped.",
-        unit="1",
-        ge=0,
-        le=1,
-    )
-    max_arc_length_m: float = option(
-        2000.0,
-        "Longer arcs are dropped.",
-        unit="m",
-        ge=50,
-        le=100_000,
-    )
-    max_arc_velocity_m_yr: float = option(
-        0.05,
-        "Largest difference of velocity along an arc that is searched for.",
-        unit="m/yr",
-        gt=0,
-        le=1,
-    )
-    max_arc_dem_error_m: float = option(
-        50.0,
-        "Largest difference of elevation error along an arc that is searched for.",
-        unit="m",
-        gt=0,
-        le=500,
-    )
 
 
 class ExportOptions(Options):

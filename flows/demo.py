@@ -104,6 +104,8 @@ def _configuration(out: Path, source: Path, preset: str) -> StackConfig:
         # Twelve dates say little about amplitude and phase: ask for more than the defaults do.
         "amplitude": {"max_amplitude_dispersion": 0.35},
         "scatterers": {"min_phase_stability": 0.9},
+        "filter": {"enabled": True},
+        "geocode": {"enabled": True},
         "export": {"formats": ["stamps", "csv"]},
     }
     config = StackConfig.from_values(values)

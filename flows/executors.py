@@ -36,7 +36,7 @@ _ATTEMPTS = 3
 _ALLOWED_DEATHS = 2
 _POLL_S = 0.02
 _CHECK_S = 5.0
-_WORKER_ENVIRONMENT = {
+_SINGLE_THREADED = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -44,11 +44,6 @@ _WORKER_ENVIRONMENT = {
     "NUMBA_NUM_THREADS": "1",
     "BLOSC_NTHREADS": "1",
     "ZARR_THREADING__MAX_WORKERS": "1",
-    # Dask has every freed tile handed back to the system; taking it again page by page was two
-    # fifths of a run's processor time. Tiles of a few tens of megabytes are kept instead.
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    "MALLOC_MMAP_THRESHOLD_": str(128 << 20),
-    "MALLOC_ARENA_MAX": "2",
 }
 
 
@@ -339,7 +334,7 @@ def _start_cluster(workers: int, memory_limit: int) -> Any:
         "distributed.worker.memory.terminate": 0.95,
         "distributed.nanny.pre-spawn-environ": {
             **dask.config.get("distributed.nanny.pre-spawn-environ", {}),
-            **_WORKER_ENVIRONMENT,
+            **_SINGLE_THREADED,
         },
     }
     with dask.config.set(settings):

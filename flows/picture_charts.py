@@ -84,6 +84,55 @@ def picture_alignment(
         date_axis(panels[-1])
 
 
+def picture_seams(
+    path: Path | str,
+    phase_rad: ArrayLike,
+    sigma_rad: ArrayLike,
+    labels: Sequence[str],
+    sideways: Sequence[bool],
+    *,
+    title: str = "Phase at the burst seams",
+    note: str = "",
+) -> None:
+    """Draw how far the phases of neighbouring bursts disagree, pair by pair.
+
+    Parameters
+    ----------
+    path : Path or str
+        PNG file.
+    phase_rad, sigma_rad : array_like of shape (pair, seam)
+        Phase difference and standard deviation; not finite = not measured.
+    labels : sequence of str, length pair
+        Short text per pair.
+    sideways : sequence of bool, length seam
+        True for seams between swaths, False for those between successive bursts.
+    title, note : str
+        Heading and second line.
+    """
+    phase, sigma = np.asarray(phase_rad, dtype=float), np.asarray(sigma_rad, dtype=float)
+    known, across = np.isfinite(phase) & np.isfinite(sigma), np.asarray(sideways, dtype=bool)
+    # Side by side, so that the bars of a pair do not hide one another.
+    place = np.arange(len(labels))[:, np.newaxis] + np.linspace(-0.3, 0.3, phase.shape[1])
+    with picture(path, (9.0, 4.2), title, note) as figure:
+        axes = figure.subplots()
+        axes.axhline(0.0, color=PALE, linewidth=0.7)
+        kinds = (("successive bursts", ~across), ("adjoining swaths", across))
+        for color, (name, kind) in zip(LINES, kinds, strict=False):
+            chosen = known & kind
+            if chosen.any():
+                axes.errorbar(place[chosen], phase[chosen], sigma[chosen], fmt="o",
+                              color=color, markersize=3.5, elinewidth=0.8, label=name)  # fmt: skip
+        if not known.any():
+            say_empty(axes, "no seam could be measured")
+        axes.grid(visible=True, axis="y")
+        axes.set_ylabel("phase difference (rad)")
+        shown = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), 16)).round().astype(int))
+        axes.set_xticks(shown, [labels[k] for k in shown], rotation=30, ha="right", fontsize=8)
+        axes.set_xlim(-0.6, len(labels) - 0.4)
+        if known.any():
+            axes.legend(loc="best", fontsize=8)
+
+
 def picture_series(
     path: Path | str,
     dates: Dates,

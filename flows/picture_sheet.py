@@ -96,6 +96,8 @@ def picture_interferograms(
 def _ground_size(shape: tuple[int, ...], grid: RadarGrid) -> str:
     """Return how much ground a tile without axes shows."""
     along, across = grid.size_km((shape[0], shape[1]))
+    if grid.ascending is None:
+        return f"each {across:.3g} km wide, {along:.3g} km high"
     return f"each {across:.3g} km in range, {along:.3g} km in azimuth"
 
 

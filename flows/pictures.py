@@ -4,7 +4,7 @@ Arrays in, one file out. Radar images keep the shape that they have on the groun
 of their latitude; every colour bar names its unit, velocities also their sign.
 """
 
-from bperp.flows.picture_charts import picture_alignment, picture_series
+from bperp.flows.picture_charts import picture_alignment, picture_seams, picture_series
 from bperp.flows.picture_maps import GriddedMap, picture_velocity_map, picture_velocity_truth
 from bperp.flows.picture_radar import (
     picture_amplitude,
@@ -22,6 +22,7 @@ __all__ = [
     "picture_geometry",
     "picture_interferograms",
     "picture_scatterers",
+    "picture_seams",
     "picture_series",
     "picture_velocity_map",
     "picture_velocity_truth",

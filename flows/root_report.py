@@ -24,7 +24,7 @@ from bperp.flows.report import (
     write_report,
 )
 from bperp.flows.root import Root
-from bperp.flows.step_pictures import draw_step
+from bperp.flows.step_pictures import draw_step, range_shifts
 from bperp.pipeline.interferogram import COHERENCE_BINS
 from bperp.pipeline.steps import STAGES
 from bperp.stores.objects import local_path
@@ -54,7 +54,7 @@ def write_pictures_and_report(root: Root, stages: Sequence[Mapping[str, Any]]) -
     for number, stage in enumerate(STAGES, start=1):
         if stage.name not in root.summaries:
             continue
-        if stage.name in ran or not any(pictures.glob(f"{number}-*.png")):
+        if stage.name in ran or not any(pictures.glob(f"{number:02d}-*.png")):
             options = root.config
             drawn |= bool(
                 draw_step(stage.name, pictures, root.stack, root.source, root.summaries, options)
@@ -89,7 +89,7 @@ def report_content(root: Root, pictures: Sequence[Path]) -> ReportContent:
 
 def _title(path: Path) -> str:
     number, _, name = path.stem.partition("-")
-    return f"Step {number}: {name.replace('-', ' ')}"
+    return f"Step {int(number)}: {name.replace('-', ' ')}"
 
 
 def _summary(root: Root) -> list[tuple[str, str]]:
@@ -144,13 +144,14 @@ def _alignment(root: Root) -> list[AlignmentRow]:
         if item is None:
             continue
         sigma = item["azimuth_shift_sigma_lines"]
+        ranges = range_shifts(item)
         rows.append(
             AlignmentRow(
                 date=date,
                 azimuth_shift_lines=item["azimuth_shift_lines"],
                 azimuth_sigma_lines=float("inf") if sigma is None else sigma,
-                range_shift_samples=0.0,
-                range_sigma_samples=float("inf"),
+                range_shift_samples=_mean(samples for samples, _ in ranges),
+                range_sigma_samples=max(sigma for _, sigma in ranges),
                 perpendicular_baseline_m=_mean(item["perpendicular_baseline_m"].values()),
                 temporal_baseline_days=float((day - reference).astype(int)),
                 note=", ".join(item["flags"]),

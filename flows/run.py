@@ -26,16 +26,6 @@ from bperp.stores.objects import is_local
 
 __all__ = ["prepare", "run_stack", "setup_run", "stack_status"]
 
-OPTION_STEPS = (
-    "geometry",
-    "alignment",
-    "coregister",
-    "interferogram",
-    "amplitude",
-    "scatterers",
-    "timeseries",
-)
-
 
 def prepare(config_path: str) -> RunSetup:
     """Read ``stack.yaml``, index its products and return what the engine needs.
@@ -68,7 +58,7 @@ def setup_run(config: StackConfig, workers: int | None = None, *, record: bool =
     elevation = ElevationSettings(
         config.dem.path, config.dem.vertical_datum, config.dem.geoid, absent
     )
-    options = {step: config.step_options(step) for step in OPTION_STEPS}
+    options = {step: config.step_options(step) for step in STEPS}
     context = StageContext(index.stack, options, elevation)
     number = workers or (None if config.compute.workers == "auto" else config.compute.workers)
     return RunSetup(STAGES, context, store, number, config.compute.memory_per_worker_bytes)

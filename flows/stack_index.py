@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import fsspec
@@ -12,19 +12,29 @@ import numpy as np
 
 from bperp.flows.config import StackConfig
 from bperp.flows.config_types import BoundingBox
+from bperp.flows.stack_crop import scene_crop
 from bperp.pipeline.burst import BurstImage, OrbitArc, PolynomialList
 from bperp.pipeline.geometry import burst_bounds
 from bperp.pipeline.reference import choose_reference
 from bperp.pipeline.stack import Stack, arrange_scene
 from bperp.stores.annotation import Burst, SwathAnnotation
 from bperp.stores.annotation import PolynomialList as AnnotatedPolynomials
-from bperp.stores.errors import BperpError, ConfigurationError, StackError
+from bperp.stores.errors import (
+    BperpError,
+    ConfigurationError,
+    OrbitError,
+    ProductError,
+    StackError,
+)
 from bperp.stores.orbit_reader import OrbitFile
 from bperp.stores.orbit_selection import OrbitCandidate, list_orbits, select_orbit
 from bperp.stores.safe import SafeProduct, open_safe
 
 POLYNOMIAL_REACH_S = 4.0
 ORBIT_REACH_S = 120.0
+MAX_GAP_NS = 60_000_000_000
+"""Products of successive orbits that are nearer in time belong to one pass."""
+MIDDLE_SWATH = "IW2"
 
 
 @dataclass(frozen=True)
@@ -110,9 +120,9 @@ def _arrange(
         if holes:
             notes.append(f"burst {burst} is missing on {', '.join(holes)}")
     azimuth_looks, range_looks = config.interferogram.looks
-    scene = arrange_scene(
-        [kept[burst, reference] for burst in bursts], (azimuth_looks, range_looks)
-    )
+    references = [kept[burst, reference] for burst in bursts]
+    crop = scene_crop(config, references)
+    scene = arrange_scene(references, (azimuth_looks, range_looks), crop)
     names = tuple(p.name for acquisition in acquisitions for p in acquisition.products)
     return StackIndex(Stack(reference, dates, kept, scene), tuple(notes), names)
 
@@ -160,10 +170,9 @@ def _acquisitions(config: StackConfig, notes: list[str]) -> list[_Acquisition]:
             _skip_or_raise(config, posixpath.basename(url), error, notes)
             continue
         passes[product.mission, product.absolute_orbit].append(product)
-    _require_one_track([product for group in passes.values() for product in group])
-    found = [
-        _Acquisition(_iso_date(min(p.start_ns for p in group)), group) for group in passes.values()
-    ]
+    groups = _joined_at_the_node(passes)
+    _require_one_track(groups)
+    found = [_Acquisition(_iso_date(min(p.start_ns for p in group)), group) for group in groups]
     kept = [item for item in found if config.dates.selects(item.date)]
     return sorted(kept, key=lambda item: item.date)
 
@@ -172,11 +181,30 @@ def _iso_date(time_ns: int) -> str:
     return str(np.datetime64(time_ns, "ns").astype("datetime64[D]"))
 
 
-def _require_one_track(products: Sequence[SafeProduct]) -> None:
-    tracks = Counter((p.relative_orbit, p.orbit_direction) for p in products)
+def _joined_at_the_node(
+    passes: Mapping[tuple[str, int], list[SafeProduct]],
+) -> list[list[SafeProduct]]:
+    """Return the products of each pass; orbit numbers change at the ascending node, amid a pass."""
+    groups: list[list[SafeProduct]] = []
+    for key in sorted(passes):
+        mission, orbit = key
+        products = sorted(passes[key], key=lambda product: product.start_ns)
+        before = passes.get((mission, orbit - 1), [])
+        gap_ns = products[0].start_ns - max((p.stop_ns for p in before), default=-MAX_GAP_NS)
+        if groups and before and gap_ns < MAX_GAP_NS:
+            groups[-1].extend(products)
+        else:
+            groups.append(products)
+    return groups
+
+
+def _require_one_track(groups: Sequence[Sequence[SafeProduct]]) -> None:
+    """Refuse passes of different tracks; a pass belongs to the track on which it starts."""
+    starts = [group[0] for group in groups]
+    tracks = Counter((p.relative_orbit, p.orbit_direction) for p in starts)
     if len(tracks) > 1:
         (rare, _) = min(tracks.items(), key=lambda item: item[1])
-        odd = next(p for p in products if (p.relative_orbit, p.orbit_direction) == rare)
+        odd = next(p for p in starts if (p.relative_orbit, p.orbit_direction) == rare)
         raise StackError(
             "S403",
             "products of different tracks cannot form a stack",
@@ -194,8 +222,10 @@ def _burst_images(
     stop = max(product.stop_ns for product in acquisition.products)
     orbit: OrbitFile | None = None
     for product in acquisition.products:
-        for swath in _swaths(config, product):
-            annotation = product.annotation(swath, config.polarization)
+        swaths = _swaths(config, product)
+        annotations = {name: product.annotation(name, config.polarization) for name in swaths}
+        mid_swath_s = _mid_swath_range_time_s(product, annotations, config.polarization)
+        for annotation in annotations.values():
             if orbit is None:
                 orbit = select_orbit(
                     orbits,
@@ -206,7 +236,25 @@ def _burst_images(
                     annotation=annotation.state_vectors,
                 )
             for burst in annotation.bursts:
-                yield _burst_image(product, annotation, burst, orbit, acquisition.date)
+                yield _burst_image(product, annotation, burst, orbit, acquisition.date, mid_swath_s)
+
+
+def _mid_swath_range_time_s(
+    product: SafeProduct, annotations: Mapping[str, SwathAnnotation], polarization: str
+) -> float | None:
+    """Return the two-way time of the middle of IW2, to which the processor refers its times.
+
+    None when the product lacks a legible annotation of that swath: bursts of other swaths remain
+    usable without the correction that needs it.
+    """
+    annotation = annotations.get(MIDDLE_SWATH)
+    if annotation is None:
+        try:
+            annotation = product.annotation(MIDDLE_SWATH, polarization)
+        except (ProductError, OrbitError):
+            return None
+    half_s = 0.5 * (annotation.samples_per_burst - 1) / annotation.range_sampling_rate_hz
+    return annotation.slant_range_time_s + half_s
 
 
 def _swaths(config: StackConfig, product: SafeProduct) -> list[str]:
@@ -231,6 +279,7 @@ def _burst_image(
     burst: Burst,
     orbit: OrbitFile,
     date: str,
+    mid_swath_range_time_s: float | None,
 ) -> BurstImage:
     first_ns = burst.azimuth_time_ns
     duration = burst.lines * annotation.azimuth_time_interval_s
@@ -267,6 +316,10 @@ def _burst_image(
         ipf_version=annotation.ipf_version,
         content_id=product.content_id()[:16],
         flags=tuple(flags),
+        rank=annotation.rank,
+        chirp_rate_hz_s=annotation.chirp_rate_hz_s,
+        mid_swath_range_time_s=mid_swath_range_time_s,
+        bistatic_delay_corrected=annotation.bistatic_delay_corrected,
     )
 
 

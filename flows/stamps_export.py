@@ -9,7 +9,7 @@ import numpy as np
 
 from bperp.pipeline.burst import BurstImage
 from bperp.pipeline.scene import SceneReader
-from bperp.pipeline.stack import Stack
+from bperp.pipeline.stack import Placement, Stack
 from bperp.pipeline.stage import Source
 from bperp.stores.stamps import (
     StampsBaseline,
@@ -97,16 +97,22 @@ def _sensor(image: BurstImage) -> str:
     return f"SENTINEL-{image.mission[1:]}"
 
 
-def _first_burst(stack: Stack) -> BurstImage:
-    """Return the burst whose first line is the first line of the scene."""
-    place = min(stack.scene.placements, key=lambda item: (item.azimuth, item.range))
-    return stack.reference(place.burst_id)
+def _first_burst(stack: Stack) -> Placement:
+    """Return the burst whose first line is the first one, or comes first before the scene."""
+    return min(stack.scene.placements, key=lambda item: (item.azimuth, item.range))
+
+
+def _delay_s(stack: Stack) -> float:
+    """Return the time from the first line of the first burst to that of the scene."""
+    place = _first_burst(stack)
+    return -place.azimuth * stack.reference(place.burst_id).azimuth_time_interval_s
 
 
 def _scene(stack: Stack) -> StampsScene:
-    image = _first_burst(stack)
-    near = min(stack.reference(burst).near_range_m for burst in stack.burst_ids)
-    vectors = _vectors(image)
+    place = _first_burst(stack)
+    image = stack.reference(place.burst_id)
+    near = image.near_range_m - place.range * image.range_spacing_m
+    vectors = _vectors(image, _delay_s(stack))
     center_s = 0.5 * (stack.scene.lines - 1) * image.azimuth_time_interval_s
     platform = platform_from_orbit(vectors, center_s)
     latitude, longitude = scene_center(stack)
@@ -115,7 +121,7 @@ def _scene(stack: Stack) -> StampsScene:
         sensor=_sensor(image),
         lines=stack.scene.lines,
         samples=stack.scene.samples,
-        first_line_time_ns=image.first_line_time_ns,
+        first_line_time_ns=image.first_line_time_ns + round(1e9 * _delay_s(stack)),
         azimuth_time_interval_s=image.azimuth_time_interval_s,
         heading_deg=platform.heading_deg,
         radar_frequency_hz=image.radar_frequency_hz,
@@ -141,16 +147,18 @@ def scene_center(stack: Stack) -> tuple[float, float]:
     return float(0.5 * (south + north)), float((0.5 * (west + east) + 180) % 360 - 180)
 
 
-def _vectors(image: BurstImage) -> StateVectors:
-    return StateVectors(image.orbit.time_s, image.orbit.position_m, image.orbit.velocity_m_s)
+def _vectors(image: BurstImage, delay_s: float) -> StateVectors:
+    """Return the orbit with times from ``delay_s`` after the burst's first line."""
+    times = tuple(time - delay_s for time in image.orbit.time_s)
+    return StateVectors(times, image.orbit.position_m, image.orbit.velocity_m_s)
 
 
 def _baseline(stack: Stack, date: str, scene: StampsScene) -> StampsBaseline:
-    burst = _first_burst(stack)
+    name, delay_s = _first_burst(stack).burst_id, _delay_s(stack)
     return baseline_from_orbits(
         _compact(date),
-        _vectors(burst),
-        _vectors(stack.images[burst.burst_id, date]),
+        _vectors(stack.reference(name), delay_s),
+        _vectors(stack.images[name, date], delay_s),
         scene.center_time_s,
         scene.center_time_s,
     )

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from bperp.flows.picture_style import RadarGrid
 from bperp.pipeline.amplitude import PRODUCT as AMPLITUDE
+from bperp.pipeline.filtering import PRODUCT as FILTERED
+from bperp.pipeline.geocode import PRODUCT as GEOCODED
 from bperp.pipeline.ingest import product as slc_product
 from bperp.pipeline.interferogram import PRODUCT as INTERFEROGRAM
 from bperp.pipeline.radar import ground_spacing_m
 from bperp.pipeline.scatterers import PRODUCT as SCATTERERS
 from bperp.pipeline.scene import SceneReader
+from bperp.pipeline.seams import PRODUCT as SEAMS
 from bperp.pipeline.stack import Stack
 from bperp.pipeline.stage import Source
 from bperp.pipeline.timeseries import PRODUCT as TIMESERIES
@@ -127,7 +130,7 @@ def _draw_ingest(
             "slc",
             (slice(index, index + 1), slice(0, image.lines), slice(0, image.samples), slice(0, 2)),
         )[0]
-        path = folder / f"1-ingest-{burst}.png"
+        path = folder / f"01-ingest-{burst}.png"
         picture_amplitude(
             path,
             np.hypot(numbers[..., 0], numbers[..., 1], dtype=np.float32),
@@ -147,7 +150,7 @@ def _draw_geometry(
     reader = SceneReader(source, stack.scene.as_dict())
     height = _thinned(stack, lambda window: reader.geometry(window, "height"))
     incidence = _thinned(stack, lambda window: reader.geometry(window, "incidence_angle"))
-    path = folder / "2-geometry.png"
+    path = folder / "02-geometry.png"
     note = f"reference date {stack.reference_date}"
     picture_geometry(
         path, height, np.degrees(incidence), note=note, grid=_grid(stack, _factors(stack))
@@ -161,14 +164,26 @@ def _draw_alignment(
     from bperp.flows.pictures import picture_alignment
 
     table = [summaries["alignment"][date] for date in stack.dates]
-    shifts = [(item["azimuth_shift_lines"], 0.0) for item in table]
-    sigmas = [(_number(item["azimuth_shift_sigma_lines"]), np.inf) for item in table]
+    ranges = [np.array(range_shifts(item)) for item in table]
+    shifts = [
+        (item["azimuth_shift_lines"], rows[:, 0].mean())
+        for item, rows in zip(table, ranges, strict=True)
+    ]
+    sigmas = [
+        (_number(item["azimuth_shift_sigma_lines"]), rows[:, 1].max())
+        for item, rows in zip(table, ranges, strict=True)
+    ]
     baselines = [np.mean(list(item["perpendicular_baseline_m"].values())) for item in table]
-    path = folder / "3-alignment.png"
+    path = folder / "04-alignment.png"
     picture_alignment(
         path, stack.dates, shifts, sigmas, baselines, reference_date=stack.reference_date
     )
     return [path]
+
+
+def range_shifts(item: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Return range shift and sigma (samples) of every swath from the summary of an alignment."""
+    return [(shift["samples"], _number(shift["sigma"])) for shift in item["range_shift"].values()]
 
 
 def _number(value: float | None) -> float:
@@ -183,7 +198,7 @@ def _draw_coregister(
     reader = SceneReader(source, stack.scene.as_dict())
     index = next(i for i, d in enumerate(stack.dates) if d != stack.reference_date)
     amplitude = _averaged(stack, lambda window: reader.slc(window, index))
-    path = folder / "4-coregister.png"
+    path = folder / "05-coregister.png"
     picture_amplitude(
         path,
         amplitude,
@@ -194,27 +209,90 @@ def _draw_coregister(
     return [path]
 
 
+def _pair_labels(source: Source, product: str) -> list[str]:
+    """Return both dates of every pair of a product."""
+    first, second = (
+        np.asarray(source.read(product, name, (slice(None),)), "datetime64[D]")
+        for name in ("reference_date", "secondary_date")
+    )
+    return [f"{a} / {b}" for a, b in zip(first, second, strict=True)]
+
+
+def _draw_seams(
+    folder: Path, stack: Stack, source: Source, summaries: Summaries, _options: Any
+) -> list[Path]:
+    from bperp.flows.pictures import picture_seams
+
+    if not summaries["seams"]:
+        return []
+    names = [str(name).split("/") for name in source.read(SEAMS, "seam", (slice(None),))]
+    sideways = [
+        stack.reference(first).swath != stack.reference(second).swath for first, second in names
+    ]
+    phase, sigma = (
+        source.read(SEAMS, name, (slice(None), slice(None)))
+        for name in ("phase_difference", "phase_difference_sigma")
+    )
+    path = folder / "06-seams.png"
+    picture_seams(path, phase, sigma, _pair_labels(source, SEAMS), sideways)
+    return [path]
+
+
 def _draw_interferogram(
     folder: Path, stack: Stack, source: Source, _summaries: Summaries, _options: Any
 ) -> list[Path]:
+    path = folder / "07-interferogram.png"
+    grid = _grid(stack, stack.scene.looks)
+    _draw_pairs(path, source, (INTERFEROGRAM, INTERFEROGRAM), grid, "Interferograms")
+    return [path]
+
+
+def _draw_filter(
+    folder: Path, stack: Stack, source: Source, summaries: Summaries, _options: Any
+) -> list[Path]:
+    if not summaries["filter"]:
+        return []
+    path = folder / "08-filter.png"
+    grid = _grid(stack, stack.scene.looks)
+    _draw_pairs(path, source, (FILTERED, INTERFEROGRAM), grid, "Filtered interferograms")
+    return [path]
+
+
+def _draw_geocode(
+    folder: Path, stack: Stack, source: Source, summaries: Summaries, _options: Any
+) -> list[Path]:
+    if not summaries["geocode"]:
+        return []
+    y = source.read(GEOCODED, "y", (slice(None),))
+    x = source.read(GEOCODED, "x", (slice(None),))
+    # Degrees of longitude shrink with latitude; metres stand far from zero.
+    degrees = bool(np.abs(x).max() <= 360.0 and np.abs(y).max() <= 90.0)
+    steps = (abs(float(y[0] - y[1])), float(x[1] - x[0])) if min(len(x), len(y)) > 1 else (1.0, 1.0)
+    scale = (111_200.0, 111_200.0 * float(np.cos(np.radians(y.mean())))) if degrees else (1.0, 1.0)
+    path = folder / "09-geocode.png"
+    grid = RadarGrid(steps[0] * scale[0], steps[1] * scale[1])
+    _draw_pairs(path, source, (GEOCODED, GEOCODED), grid, "Interferograms on the map, north up")
+    return [path]
+
+
+def _draw_pairs(
+    path: Path, source: Source, products: tuple[str, str], grid: RadarGrid, title: str
+) -> None:
+    """Draw a contact sheet of phases of one product and coherences of another."""
     from bperp.flows.pictures import picture_interferograms
 
-    everything = (slice(None), slice(None), slice(None))
-    first = source.read(INTERFEROGRAM, "reference_date", (slice(None),))
-    second = source.read(INTERFEROGRAM, "secondary_date", (slice(None),))
-    days = np.stack([first, second]).astype("datetime64[D]")
-    chosen = np.unique(np.linspace(0, len(first) - 1, 24).round().astype(int))
-    read = [
-        (source.read(INTERFEROGRAM, name, (slice(int(p), int(p) + 1), *everything[1:])))
-        for name in ("phase", "coherence")
-        for p in chosen
+    labels = _pair_labels(source, products[0])
+    chosen = np.unique(np.linspace(0, len(labels) - 1, 24).round().astype(int))
+    images = [
+        [
+            source.read(product, name, (slice(int(p), int(p) + 1), slice(None), slice(None)))
+            for p in chosen
+        ]
+        for product, name in zip(products, ("phase", "coherence"), strict=True)
     ]
-    phase, coherence = np.concatenate(read[: len(chosen)]), np.concatenate(read[len(chosen) :])
-    labels = [f"{days[0, p]} / {days[1, p]}" for p in chosen]
-    path = folder / "5-interferogram.png"
-    grid = _grid(stack, stack.scene.looks)
-    picture_interferograms(path, phase, coherence, labels, grid=grid)
-    return [path]
+    phase, coherence = (np.concatenate(rows) for rows in images)
+    names = [labels[p] for p in chosen]
+    picture_interferograms(path, phase, coherence, names, grid=grid, title=title)
 
 
 def _draw_scatterers(
@@ -230,9 +308,9 @@ def _draw_scatterers(
         return lambda w: source.read(AMPLITUDE, name, (slice(w[0], w[1]), slice(w[2], w[3])))
 
     grid = _grid(stack, _factors(stack))
-    mean = folder / "6-amplitude.png"
+    mean = folder / "10-amplitude.png"
     picture_amplitude(mean, _averaged(stack, read("mean_amplitude")), grid=grid)
-    path = folder / "7-scatterers.png"
+    path = folder / "11-scatterers.png"
     gamma = source.read(SCATTERERS, "phase_noise", (slice(None),))
     limit = options["amplitude"]["max_amplitude_dispersion"]
     dispersion = _thinned(stack, read("amplitude_dispersion"))
@@ -251,7 +329,7 @@ def _draw_timeseries(
     velocity, lon, lat = 1000 * read("velocity_los"), read("longitude"), read("latitude")
     sigma, area = 1000 * read("velocity_sigma"), read("reference_mask") > 0
     point = (float(lon[area].mean()), float(lat[area].mean())) if area.any() else None
-    files = [folder / "8-velocity.png", folder / "8-series.png"]
+    files = [folder / "12-velocity.png", folder / "12-series.png"]
     note = f"reference date {stack.reference_date}"
     picture_velocity_map(files[0], lon, lat, velocity, sigma, reference_point=point, note=note)
     rows = _typical_extremes(velocity, read("temporal_coherence"))
@@ -284,7 +362,10 @@ _DRAW: dict[str, Callable[..., list[Path]]] = {
     "geometry": _draw_geometry,
     "alignment": _draw_alignment,
     "coregister": _draw_coregister,
+    "seams": _draw_seams,
     "interferogram": _draw_interferogram,
+    "filter": _draw_filter,
+    "geocode": _draw_geocode,
     "scatterers": _draw_scatterers,
     "timeseries": _draw_timeseries,
 }

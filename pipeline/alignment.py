@@ -1,9 +1,11 @@
-"""Step 3, alignment: where each date's pixels are relative to the reference date.
+"""Step 4, alignment: where each date's pixels are relative to the reference date.
 
-Product ``bursts/<burst_id>/alignment`` ``(date, ...)``: 92-term Chebyshev polynomials of the
-azimuth and range offsets in (line, sample, height), and the azimuth shift that spectral diversity
-in the burst overlaps adds to the orbits' geometry. One task is one date: the shift is one number
-for the whole pass.
+Product ``bursts/<burst_id>/alignment`` ``(date, ...)``: polynomials of the azimuth and range
+offsets and of the perpendicular baseline in (line, sample, height), and the shifts that the
+measurements of the step before add to the orbits' geometry. One task is one date.
+
+A date's shift is the solution of the network of all dates between the reference date and itself: a
+date that is appended later does not move the earlier ones.
 """
 
 from __future__ import annotations
@@ -15,19 +17,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bperp.kernels.carrier import doppler_hz
-from bperp.kernels.chebyshev import TERMS, OffsetPolynomial, fit_burst_offsets
-from bperp.kernels.spectral_diversity import (
-    AzimuthShift,
-    combine_shifts,
-    estimate_azimuth_shift,
+from bperp.kernels.azimuth_surface import (
+    AzimuthSurface,
+    evaluate_azimuth_surface,
+    fit_azimuth_surface,
 )
-from bperp.pipeline.baseline import center_baseline_m
+from bperp.kernels.chebyshev import TERMS, evaluate_points
+from bperp.kernels.shift_network import ShiftNetwork, solve_shift_network
 from bperp.pipeline.burst import BurstImage
+from bperp.pipeline.date_network import earlier_dates, height_range_m
 from bperp.pipeline.layout import date_coordinate
-from bperp.pipeline.radar import burst_carrier, burst_grid, burst_orbit
-from bperp.pipeline.resampling import Resampler, complex_numbers, read_numbers
-from bperp.pipeline.stack import Overlap, Stack
+from bperp.pipeline.misregistration_table import BLOCKS, NO_DATE
+from bperp.pipeline.misregistration_table import PRODUCT as MISREGISTRATION
+from bperp.pipeline.registration import (
+    Registration,
+    Surface,
+    fit_baseline,
+    product,
+    register_burst,
+)
+from bperp.pipeline.stack import Stack
 from bperp.pipeline.stage import (
     ArraySpec,
     Block,
@@ -40,88 +49,51 @@ from bperp.pipeline.stage import (
     Template,
 )
 
-HEIGHT_MARGIN_M = 200.0
-
-
-def product(burst_id: str) -> str:
-    """Return the name of the product of a burst."""
-    return f"bursts/{burst_id}/alignment"
+SURFACE_DEGREE = 2
+SURFACE_TERMS = 5
+"""Terms of a polynomial of degree 2 in line and sample without its constant."""
 
 
 def _plan(context: Context) -> Plan:
     stack: Stack = context.stack
     options = dict(context.options["alignment"])
-    heights = _height_range(context)
+    heights = height_range_m(context)
     tasks = [_task(stack, date, options, heights) for date in stack.dates]
     return Plan(tuple(_template(stack, burst) for burst in stack.burst_ids), tuple(tasks))
 
 
-def _height_range(context: Context) -> list[float]:
-    """Return the heights of the whole scene with a margin for its own errors."""
-    summaries = [receipt["summary"] for receipt in context.receipts("geometry").values()]
-    low = [item["height_min_m"] for item in summaries if item["height_min_m"] is not None]
-    high = [item["height_max_m"] for item in summaries if item["height_max_m"] is not None]
-    return [min(low) - HEIGHT_MARGIN_M, max(high) + HEIGHT_MARGIN_M]
-
-
 def _task(stack: Stack, date: str, options: dict[str, Any], heights: list[float]) -> Task:
     bursts = [burst for burst in stack.burst_ids if (burst, date) in stack.images]
-    origins = {p.burst_id: (p.azimuth, p.range) for p in stack.scene.placements}
-    overlaps = [
-        {
-            "bursts": [overlap.upper, overlap.lower],
-            "windows": [_local(overlap, origins[name]) for name in (overlap.upper, overlap.lower)],
-        }
-        for overlap in stack.overlaps()
-        if overlap.upper in bursts and overlap.lower in bursts
-    ]
+    is_reference = date == stack.reference_date
+    network = [] if is_reference else [date, *earlier_dates(stack, date)]
+    places = {place.burst_id: place for place in stack.scene.placements}
     parameters = {
         "date": date,
         "date_index": stack.date_index(date),
-        "reference_index": stack.date_index(stack.reference_date),
+        "reference_date": stack.reference_date,
+        "network": [{"date": other, "index": stack.date_index(other)} for other in network],
         "bursts": [
             {
                 "reference": stack.reference(burst).as_dict(),
                 "secondary": stack.images[burst, date].as_dict(),
+                "origin": [places[burst].azimuth, places[burst].range],
             }
             for burst in bursts
         ],
-        "overlaps": overlaps if date != stack.reference_date else [],
+        "swaths": list(stack.swaths),
+        "overlaps": [list(overlap.rectangle) for overlap in stack.overlaps()],
         "height_range_m": heights,
         "options": options,
     }
-    inputs = tuple(
-        name
-        for burst in bursts
-        for name in dict.fromkeys(
-            (
-                f"geometry/{burst}",
-                f"ingest/{burst}/{stack.reference_date}",
-                f"ingest/{burst}/{date}",
-            )
-        )
-    )
-    largest = max((_pixels(item) for item in overlaps), default=0)
     return Task(
         "alignment",
         date,
         parameters,
-        inputs,
+        tuple(f"misregistration/{other}" for other in network),
         tuple(product(burst) for burst in bursts),
-        memory_bytes=largest * 96 + (128 << 20),
-        pixels=sum(_pixels(item) for item in overlaps),
+        memory_bytes=128 << 20,
         batch=date,
     )
-
-
-def _local(overlap: Overlap, origin: tuple[int, int]) -> list[int]:
-    top, bottom, left, right = overlap.rectangle
-    return [top - origin[0], bottom - origin[0], left - origin[1], right - origin[1]]
-
-
-def _pixels(overlap: Mapping[str, Any]) -> int:
-    top, bottom, left, right = (int(edge) for edge in overlap["windows"][0])
-    return max(0, bottom - top) * max(0, right - left)
 
 
 def _template(stack: Stack, burst_id: str) -> Template:
@@ -129,7 +101,7 @@ def _template(stack: Stack, burst_id: str) -> Template:
 
     def array(
         name: str, tail: tuple[int, ...], dims: tuple[str, ...], units: str, text: str
-    ) -> Any:
+    ) -> ArraySpec:
         return ArraySpec(
             name,
             ("date", *dims),
@@ -140,16 +112,28 @@ def _template(stack: Stack, burst_id: str) -> Template:
             {"units": units, "long_name": text},
         )
 
-    coefficients = "Chebyshev coefficients of the {} offset, source minus output index"
+    coefficients = "Chebyshev coefficients of the {}"
+    offset = "{} offset, secondary minus reference position"
+    term = ((TERMS,), ("term",))
     arrays = (
-        array("azimuth_coefficients", (TERMS,), ("term",), "lines", coefficients.format("azimuth")),
-        array("range_coefficients", (TERMS,), ("term",), "samples", coefficients.format("range")),
+        array("azimuth_coefficients", *term, "lines",
+              coefficients.format(offset.format("azimuth"))),
+        array("range_coefficients", *term, "samples",
+              coefficients.format(offset.format("range"))),
+        array("baseline_coefficients", *term, "m", coefficients.format("perpendicular baseline")),
         array("domain", (3, 2), ("axis", "bound"), "1",
               "centre and half width of line, sample and height (m)"),
-        array("azimuth_shift", (), (), "lines", "azimuth shift by spectral diversity"),
+        array("azimuth_shift", (), (), "lines", "azimuth shift of the date by spectral diversity"),
         array("azimuth_shift_sigma", (), (), "lines", "standard deviation of azimuth_shift"),
+        array("range_shift", (), (), "samples", "range shift of date and swath by correlation"),
+        array("range_shift_sigma", (), (), "samples", "standard deviation of range_shift"),
+        array("range_timing", (), (), "samples", "range shift by timing corrections"),
+        array("azimuth_surface", (SURFACE_TERMS,), ("surface_term",), "lines",
+              "smooth azimuth shift beyond azimuth_shift, terms of line and sample of the scene"),
         array("perpendicular_baseline", (), (), "m",
               "perpendicular baseline relative to the reference date, burst centre"),
+        ArraySpec("is_exact", ("date",), (count,), (1,), "uint8", 0,
+                  {"long_name": "1: range polynomial true to 1e-6 sample, 0: solved per pixel"}),
     )  # fmt: skip
     return Template(
         product(burst_id),
@@ -160,153 +144,215 @@ def _template(stack: Stack, burst_id: str) -> Template:
 
 
 @dataclass(frozen=True)
-class _Burst:
-    """One burst of the date with its fitted offsets."""
+class _Shift:
+    """Shift of the date with what the network says about it."""
 
-    reference: BurstImage
-    secondary: BurstImage
-    offsets: tuple[OffsetPolynomial, OffsetPolynomial]
-    errors: tuple[float, float]
+    value: float
+    sigma: float
+    chi2: float
+    used: int
+    outliers: tuple[str, ...] = ()
+
+
+REFERENCE = _Shift(0.0, 0.0, float("nan"), 0)
 
 
 def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
-    bursts: dict[str, _Burst] = {}
+    is_reference = parameters["date"] == parameters["reference_date"]
+    rows = None if is_reference else _Rows(parameters, source)
+    azimuth = REFERENCE if rows is None else rows.solve("azimuth_shift", None)
+    ranges = {
+        swath: REFERENCE if rows is None else rows.solve("range_shift", index)
+        for index, swath in enumerate(parameters["swaths"])
+    }
+    surface = None if rows is None else rows.surface()
+    applied = surface if parameters["options"]["azimuth_surface"] == "apply" else None
+    registrations: dict[str, Registration] = {}
+    baselines = {}
     for record in parameters["bursts"]:
-        burst = _fit(record, parameters["height_range_m"])
-        bursts[burst.reference.burst_id] = burst
-    overlaps = parameters["overlaps"] if parameters["options"]["esd"] else []
-    estimates = [_estimate(overlap, bursts, parameters, source) for overlap in overlaps]
-    is_reference = parameters["date_index"] == parameters["reference_index"]
-    combined = combine_shifts(
-        np.array([item.shift_lines for item in estimates], np.float64),
-        np.array([item.sigma_lines for item in estimates], np.float64),
-    )
-    sigma = 0.0 if is_reference else combined.sigma_lines
-    for name, burst in bursts.items():
-        baseline = center_baseline_m(burst.reference, burst.secondary)
-        values = (combined.shift_lines, sigma, baseline)
-        yield from _blocks(name, burst, parameters["date_index"], values)
+        found = _register(record, parameters, applied)
+        name = found.reference.burst_id
+        registrations[name] = found
+        fitted = fit_baseline(found)
+        line, sample = 0.5 * (found.reference.lines - 1), 0.5 * (found.reference.samples - 1)
+        baselines[name] = float(evaluate_points(fitted, *np.array([[line], [sample], [0.0]]))[0])
+        values = {
+            "azimuth_coefficients": found.azimuth.coefficients,
+            "range_coefficients": found.range.coefficients,
+            "baseline_coefficients": fitted.coefficients,
+            "domain": found.azimuth.domain,
+            "azimuth_shift": azimuth.value,
+            "azimuth_shift_sigma": azimuth.sigma,
+            "range_shift": ranges[found.reference.swath].value,
+            "range_shift_sigma": ranges[found.reference.swath].sigma,
+            "range_timing": found.range_timing,
+            "azimuth_surface": np.zeros(SURFACE_TERMS) if applied is None else applied.coefficients,
+            "perpendicular_baseline": baselines[name],
+        }
+        yield from _blocks(name, parameters["date_index"], values, exact=found.is_exact)
     return {
         "date": parameters["date"],
-        "azimuth_shift_lines": combined.shift_lines,
-        "azimuth_shift_sigma_lines": _finite(sigma),
-        "azimuth_shift_chi2": _finite(combined.chi2),
-        "overlaps": [
-            {
-                "bursts": overlap["bursts"],
-                "shift_lines": item.shift_lines,
-                "sigma_lines": _finite(item.sigma_lines),
-                "coherence": item.coherence,
-                "status": item.status,
-            }
-            for overlap, item in zip(overlaps, estimates, strict=True)
-        ],
-        "offset_error": {name: list(burst.errors) for name, burst in bursts.items()},
-        "perpendicular_baseline_m": {
-            name: center_baseline_m(burst.reference, burst.secondary)
-            for name, burst in bursts.items()
+        "azimuth_shift_lines": azimuth.value,
+        "azimuth_shift_sigma_lines": _finite(azimuth.sigma),
+        "azimuth_shift_chi2": _finite(azimuth.chi2),
+        "azimuth_pairs": azimuth.used,
+        "range_shift": {
+            swath: {"samples": shift.value, "sigma": _finite(shift.sigma), "pairs": shift.used}
+            for swath, shift in ranges.items()
         },
-        "flags": _flags(bursts, is_reference=is_reference, used=combined.used),
+        "azimuth_surface": _describe(surface, is_applied=applied is not None),
+        "offset_error": {name: list(found.errors) for name, found in registrations.items()},
+        "perpendicular_baseline_m": baselines,
+        "outlier_pairs": sorted(
+            {pair for shift in (azimuth, *ranges.values()) for pair in shift.outliers}
+        ),
+        "flags": _flags(registrations, azimuth, ranges, is_reference=is_reference),
+    }  # fmt: skip
+
+
+class _Rows:
+    """Measurements of the dates between the reference date and one date."""
+
+    def __init__(self, parameters: Mapping[str, Any], source: Source) -> None:
+        self._parameters, self._source = parameters, source
+        self._dates = [parameters["reference_date"]]
+        self._dates += [item["date"] for item in parameters["network"]]
+        self._days = [int(np.datetime64(date, "D").astype(np.int64)) for date in self._dates]
+        self._partners = self._read("partner_date")
+        self._range = self._read("range_shift"), self._read("range_shift_sigma")
+        self._azimuth = self._read("azimuth_shift"), self._read("azimuth_shift_sigma")
+
+    def _read(self, variable: str) -> list[NDArray[Any]]:
+        """Return the rows of a variable in the order of the network."""
+        indices = [item["index"] for item in self._parameters["network"]]
+        low, high = min(indices), max(indices) + 1
+        rows = self._source.read(MISREGISTRATION, variable, (slice(low, high),))
+        return [rows[index - low] for index in indices]
+
+    def solve(self, name: str, swath: int | None) -> _Shift:
+        """Return the shift of the date; ``swath`` selects a column of a range shift."""
+        shifts, sigmas = self._azimuth if name == "azimuth_shift" else self._range
+        pairs, values, errors = [], [], []
+        for position, days in enumerate(self._partners, start=1):
+            for column, day in enumerate(days):
+                if int(day) == NO_DATE:
+                    continue
+                place = (column,) if swath is None else (column, swath)
+                pairs.append((self._days.index(int(day)), position))
+                values.append(float(shifts[position - 1][place]))
+                errors.append(float(sigmas[position - 1][place]))
+        network = solve_shift_network(
+            np.array(pairs, np.int64).reshape(-1, 2),
+            np.array(values),
+            np.array(errors),
+            len(self._dates),
+            reference=0,
+        )
+        return self._own(network, pairs, np.isfinite(errors))
+
+    def _own(
+        self, network: ShiftNetwork, pairs: list[tuple[int, int]], used: NDArray[np.bool_]
+    ) -> _Shift:
+        """Pick out the date itself, which follows the reference date in the network."""
+        mine = [k for k, pair in enumerate(pairs) if 1 in pair]
+        outliers = tuple(
+            f"{self._dates[pairs[k][0]]}/{self._dates[pairs[k][1]]}"
+            for k in mine
+            if network.outlier[k]
+        )
+        if not network.connected[1]:
+            return _Shift(0.0, float("inf"), float("nan"), 0)
+        return _Shift(
+            float(network.shift[1]),
+            float(network.sigma[1]),
+            float(network.chi2),
+            int(np.count_nonzero(used[mine])),
+            outliers,
+        )
+
+    def surface(self) -> AzimuthSurface | None:
+        """Fit a smooth azimuth shift to the parts of the overlaps, against the reference date."""
+        if not self._parameters["overlaps"]:
+            return None
+        row = (slice(self._parameters["date_index"], self._parameters["date_index"] + 1),)
+        region = (*row, slice(0, 1))
+        shifts = self._source.read(MISREGISTRATION, "block_shift", region)[0, 0]
+        sigmas = self._source.read(MISREGISTRATION, "block_shift_sigma", region)[0, 0]
+        edges = np.array(self._parameters["overlaps"], np.float64)
+        share = (np.arange(BLOCKS) + 0.5) / BLOCKS
+        line = np.repeat(0.5 * (edges[:, 0] + edges[:, 1])[:, np.newaxis], BLOCKS, axis=1)
+        sample = edges[:, 2:3] + (edges[:, 3:4] - edges[:, 2:3]) * share
+        return fit_azimuth_surface(
+            line.ravel(),
+            sample.ravel(),
+            shifts.ravel(),
+            sigmas.ravel(),
+            degree=SURFACE_DEGREE,
+        )
+
+
+def _register(
+    record: Mapping[str, Any], parameters: Mapping[str, Any], surface: AzimuthSurface | None
+) -> Registration:
+    low, high = parameters["height_range_m"]
+    return register_burst(
+        BurstImage.from_dict(record["reference"]),
+        BurstImage.from_dict(record["secondary"]),
+        (low, high),
+        parameters["options"]["timing"],
+        None if surface is None else _in_burst(surface, record["origin"]),
+    )
+
+
+def _in_burst(surface: AzimuthSurface, origin: list[int]) -> Surface:
+    """Express a surface of the scene in lines and samples of a burst."""
+
+    def evaluate(line: NDArray[np.float64], sample: NDArray[np.float64]) -> NDArray[np.float64]:
+        return evaluate_azimuth_surface(surface, line + origin[0], sample + origin[1])
+
+    return evaluate
+
+
+def _blocks(
+    name: str, date_index: int, values: Mapping[str, Any], *, exact: bool
+) -> Iterator[Block]:
+    for variable, value in values.items():
+        data = np.asarray(value, np.float64)[np.newaxis]
+        yield Block(product(name), variable, (date_index, *[0] * (data.ndim - 1)), data)
+    yield Block(product(name), "is_exact", (date_index,), np.array([exact], np.uint8))
+
+
+def _describe(surface: AzimuthSurface | None, *, is_applied: bool) -> dict[str, Any] | None:
+    if surface is None:
+        return None
+    return {
+        "significant": bool(surface.significant),
+        "chance": surface.chance,
+        "applied": is_applied and bool(surface.significant),
+        "coefficients_lines": [float(value) for value in surface.coefficients],
     }
 
 
-def _flags(bursts: Mapping[str, _Burst], *, is_reference: bool, used: int) -> list[str]:
+def _flags(
+    registrations: Mapping[str, Registration],
+    azimuth: _Shift,
+    ranges: Mapping[str, _Shift],
+    *,
+    is_reference: bool,
+) -> list[str]:
     """Return the fallbacks of the date for report and readers."""
-    flags = {flag for burst in bursts.values() for flag in burst.secondary.flags}
-    if not is_reference and used == 0:
+    flags = {flag for found in registrations.values() for flag in found.secondary.flags}
+    if not is_reference and not azimuth.used:
         flags.add("azimuth-shift-not-estimated")
+    if not is_reference and not any(shift.used for shift in ranges.values()):
+        flags.add("range-shift-not-estimated")
+    if not all(found.is_exact for found in registrations.values()):
+        flags.add("offsets-per-pixel")
     return sorted(flags)
 
 
 def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+    return float(value) if np.isfinite(value) else None
 
 
-def _fit(record: Mapping[str, Any], height_range_m: tuple[float, float]) -> _Burst:
-    reference = BurstImage.from_dict(record["reference"])
-    secondary = BurstImage.from_dict(record["secondary"])
-    fit = fit_burst_offsets(
-        (burst_orbit(reference), burst_grid(reference)),
-        (burst_orbit(secondary), burst_grid(secondary)),
-        (height_range_m[0], height_range_m[1]),
-    )
-    return _Burst(
-        reference, secondary, (fit.azimuth, fit.range), (fit.azimuth_error, fit.range_error)
-    )
-
-
-def _estimate(
-    overlap: Mapping[str, Any],
-    bursts: Mapping[str, _Burst],
-    parameters: Mapping[str, Any],
-    source: Source,
-) -> AzimuthShift:
-    """Read the overlap from both bursts on both dates and compare them."""
-    options = parameters["options"]
-    images: list[NDArray[np.complex64]] = []
-    doppler = []
-    for name, window in zip(overlap["bursts"], overlap["windows"], strict=True):
-        burst = bursts[name]
-        rows, columns = slice(window[0], window[1]), slice(window[2], window[3])
-        reference = read_numbers(source, name, parameters["reference_index"], rows, columns)
-        resampler = Resampler.prepare(
-            burst.reference, burst.secondary, burst.offsets, (0.0, 0.0), parameters["date_index"]
-        )
-        images.append(complex_numbers(reference))
-        images.append(resampler.window(source, tuple(window)))
-        doppler.append(_mean_doppler_hz(burst.reference, window))
-    return estimate_azimuth_shift(
-        images[0],
-        images[1],
-        images[2],
-        images[3],
-        doppler[0] - doppler[1],
-        bursts[overlap["bursts"][0]].reference.azimuth_time_interval_s,
-        looks=tuple(options["looks"]),
-        max_shift_lines=options["max_shift_lines"],
-    )
-
-
-def _mean_doppler_hz(reference: BurstImage, window: list[int]) -> NDArray[np.float64]:
-    """Return the total Doppler centroid of the reference over a window."""
-    carrier = burst_carrier(reference)
-    line = np.arange(window[0], window[1], dtype=np.float64)[:, np.newaxis]
-    sample = np.arange(window[2], window[3], dtype=np.float64)[np.newaxis, :]
-    return doppler_hz(carrier, line, sample)
-
-
-def _blocks(
-    name: str, burst: _Burst, date_index: int, values: tuple[float, float, float]
-) -> Iterator[Block]:
-    azimuth, distance = burst.offsets
-    rows = {
-        "azimuth_coefficients": azimuth.coefficients,
-        "range_coefficients": distance.coefficients,
-        "domain": azimuth.domain,
-        "azimuth_shift": np.float64(values[0]),
-        "azimuth_shift_sigma": np.float64(values[1]),
-        "perpendicular_baseline": np.float64(values[2]),
-    }
-    for variable, value in rows.items():
-        data = np.asarray(value, np.float64)[np.newaxis]
-        yield Block(product(name), variable, (date_index, *[0] * (data.ndim - 1)), data)
-
-
-def read_offsets(
-    source: Source, burst_id: str, date_index: int
-) -> tuple[OffsetPolynomial, OffsetPolynomial]:
-    """Return the azimuth (lines) and range (samples) offset polynomials of a burst and date."""
-    name, row = product(burst_id), slice(date_index, date_index + 1)
-    domain = source.read(name, "domain", (row, slice(None), slice(None)))[0]
-    azimuth = source.read(name, "azimuth_coefficients", (row, slice(None)))[0]
-    distance = source.read(name, "range_coefficients", (row, slice(None)))[0]
-    return OffsetPolynomial(domain, azimuth), OffsetPolynomial(domain, distance)
-
-
-def read_azimuth_shift(source: Source, burst_id: str, date_index: int) -> float:
-    """Return the azimuth shift of a date in lines, to be added to the azimuth offset."""
-    row = (slice(date_index, date_index + 1),)
-    return float(source.read(product(burst_id), "azimuth_shift", row)[0])
-
-
-STAGE = Stage("alignment", "1", "bperp.pipeline.alignment:STAGE", _plan, _compute)
+STAGE = Stage("alignment", "2", "bperp.pipeline.alignment:STAGE", _plan, _compute)

@@ -1,4 +1,4 @@
-"""Step 6, amplitude: how stable each pixel of the scene is over the dates.
+"""Step 10, amplitude: how stable each pixel of the scene is over the dates.
 
 Product ``scene/amplitude`` ``(azimuth, range)``: amplitude dispersion and mean amplitude after
 calibration of each date by its scene mean.

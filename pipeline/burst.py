@@ -75,11 +75,25 @@ class BurstImage:
     """Digest of the product's checksums and sizes: a replaced product is another input."""
     flags: tuple[str, ...] = ()
     """Recorded fallbacks, e.g. ``restituted-orbit``."""
+    # What only the corrections of timing need is None in records from before there were any.
+    rank: int | None = None
+    """Whole pulse intervals between a transmission and its echo window."""
+    chirp_rate_hz_s: float | None = None
+    """Rate of the transmitted chirp."""
+    mid_swath_range_time_s: float | None = None
+    """Two-way time of the middle of IW2 (EW3); None if the product lacks that swath."""
+    bistatic_delay_corrected: bool | None = None
+    """Whether the processor subtracted half of ``mid_swath_range_time_s`` from all its times."""
 
     @property
     def wavelength_m(self) -> float:
         """Radar wavelength in m."""
         return SPEED_OF_LIGHT_M_S / self.radar_frequency_hz
+
+    @property
+    def pri_s(self) -> float:
+        """Pulse repetition interval in s."""
+        return 1.0 / self.prf_hz
 
     @property
     def near_range_m(self) -> float:

@@ -1,4 +1,4 @@
-"""Step 4, coregister: every date on the grid of the reference date, flat earth and topography out.
+"""Step 5, coregister: every date on the grid of the reference date, flat earth and topography out.
 
 Product ``bursts/<burst_id>/coregistered``, array ``slc`` ``(date, azimuth, range, iq)`` int16: the
 product of any two dates is a flattened interferogram. The reference date is a bit-exact copy.
@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bperp.kernels.amplitude import accumulate_calibration
-from bperp.pipeline.alignment import read_azimuth_shift, read_offsets
+from bperp.kernels.quantise import quantise_samples
 from bperp.pipeline.burst import BurstImage
 from bperp.pipeline.layout import CHUNK_LINES, CHUNK_SAMPLES, date_coordinate, slc_array
+from bperp.pipeline.registration import read_offsets
 from bperp.pipeline.resampling import Resampler, read_numbers
 from bperp.pipeline.scene import tile_windows
-from bperp.pipeline.stack import Stack
+from bperp.pipeline.stack import Rectangle, Stack, meets_any
 from bperp.pipeline.stage import Block, Computation, Context, Plan, Source, Stage, Task, Template
 
 TASK_MEMORY = 320 << 20
@@ -58,6 +59,7 @@ def _task(stack: Stack, burst_id: str, date: str, range_taps: int | str) -> Task
         "date_index": stack.date_index(date),
         "is_reference": date == stack.reference_date,
         "range_taps": range_taps,
+        "areas": [list(area) for area in stack.needed(burst_id, overlaps=False)],
     }
     return Task(
         "coregister",
@@ -80,7 +82,11 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     amplitude, count, clipped = 0.0, 0, 0
     shape = (reference.lines, reference.samples)
     for _, window in tile_windows(shape, (CHUNK_LINES, CHUNK_SAMPLES)):
+        origin = (index, window[0], window[2], 0)
         rows, columns = slice(window[0], window[1]), slice(window[2], window[3])
+        if not meets_any(window, parameters["areas"]):
+            yield Block(name, "slc", origin, _empty(window))
+            continue
         if resampler is None:
             pairs = read_numbers(source, reference.burst_id, index, rows, columns)[np.newaxis]
         else:
@@ -88,7 +94,7 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
             clipped += lost
         total, number = accumulate_calibration(pairs)
         amplitude, count = amplitude + float(total[0]), count + int(number[0])
-        yield Block(name, "slc", (index, window[0], window[2], 0), pairs)
+        yield Block(name, "slc", origin, pairs)
     return {
         "amplitude_sum": amplitude,
         "amplitude_count": count,
@@ -97,25 +103,25 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     }
 
 
+def _empty(window: Rectangle) -> NDArray[np.int16]:
+    """Return a tile outside the area of interest."""
+    return np.zeros((1, window[1] - window[0], window[3] - window[2], 2), np.int16)
+
+
 def _resampler(parameters: Mapping[str, Any], source: Source) -> Resampler:
-    reference = BurstImage.from_dict(parameters["reference"])
-    index = parameters["date_index"]
-    return Resampler.prepare(
-        reference,
+    images = (
+        BurstImage.from_dict(parameters["reference"]),
         BurstImage.from_dict(parameters["secondary"]),
-        read_offsets(source, reference.burst_id, index),
-        (read_azimuth_shift(source, reference.burst_id, index), 0.0),
-        index,
-        parameters["range_taps"],
     )
+    index = parameters["date_index"]
+    offsets = read_offsets(source, images[0].burst_id, index)
+    return Resampler.prepare(images, offsets, index, parameters["range_taps"])
 
 
 def _round(samples: NDArray[np.complex64]) -> tuple[NDArray[np.int16], int]:
     """Return int16 pairs ``(1, lines, samples, 2)`` and how many values did not fit."""
-    values = np.rint(samples.view(np.float32).reshape(1, *samples.shape, 2))
-    limits = np.iinfo(np.int16)
-    clipped = int(np.count_nonzero((values < limits.min) | (values > limits.max)))
-    return np.clip(values, limits.min, limits.max).astype(np.int16), clipped
+    pairs = np.empty((1, *samples.shape, 2), np.int16)
+    return pairs, quantise_samples(samples, pairs[0])
 
 
-STAGE = Stage("coregister", "1", "bperp.pipeline.coregister:STAGE", _plan, _compute)
+STAGE = Stage("coregister", "2", "bperp.pipeline.coregister:STAGE", _plan, _compute)

@@ -10,17 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bperp.kernels.digital_numbers import survey_numbers
 from bperp.pipeline.burst import BurstImage
 from bperp.pipeline.layout import (
-    blocks_of,
+    CHUNK_LINES,
     burst_sizes,
     date_coordinate,
     image_memory,
     slc_array,
 )
 from bperp.pipeline.stack import Stack
-from bperp.pipeline.stage import Computation, Context, Plan, Source, Stage, Task, Template
+from bperp.pipeline.stage import Block, Computation, Context, Plan, Source, Stage, Task, Template
 from bperp.stores.errors import ProductError
 
 
@@ -57,7 +59,7 @@ def _plan(context: Context) -> Plan:
                     parameters,
                     (),
                     (product(burst_id),),
-                    memory_bytes=3 * image_memory(shape[1:], bytes_per_pixel=4),
+                    memory_bytes=4 * image_memory((CHUNK_LINES, shape[2]), bytes_per_pixel=4),
                     pixels=image.lines * image.samples,
                     batch=f"{burst_id}/{date}",
                 )
@@ -67,20 +69,18 @@ def _plan(context: Context) -> Plan:
 
 def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     image = BurstImage.from_dict(parameters["image"])
+    name, index = product(image.burst_id), parameters["date_index"]
     lines, samples = parameters["shape"]
-    numbers = source.measurement(image.url, image.member, image.first_line, image.lines)
-    if numbers.shape != (image.lines, image.samples, 2):
-        raise ProductError(
-            "D308",
-            "the measurement differs in size from its annotation",
-            where=f"{image.product}/{image.member}",
-            expected=f"{image.lines} lines x {image.samples} samples",
-            found=f"{numbers.shape[0]} x {numbers.shape[1]}",
-            remedy="fetch the product again",
-        )
+    zeros = saturated = 0
+    # A strip is a row of chunks: memory does not grow with the burst.
+    for start in range(0, lines, CHUNK_LINES):
+        rows = min(CHUNK_LINES, lines - start)
+        numbers = _read_strip(image, source, start, min(rows, image.lines - start))
+        found = survey_numbers(numbers, _within_strip(image.valid, start, numbers.shape[0]))
+        zeros, saturated = zeros + found.zero_count, saturated + found.saturated_count
+        yield Block(name, "slc", (index, start, 0, 0), _padded(numbers, rows, samples))
     top, bottom, left, right = image.valid
-    inside = numbers[top:bottom, left:right]
-    zero_share = 1.0 - np.count_nonzero(inside.any(axis=2)) / max(1, inside.size // 2)
+    zero_share = zeros / max(1, (bottom - top) * (right - left))
     if zero_share == 1.0:
         raise ProductError(
             "D306",
@@ -90,13 +90,40 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
             found="0 non-zero pixels",
             remedy="fetch the product again or exclude the date (dates.exclude)",
         )
-    padded = np.zeros((1, lines, samples, 2), np.int16)
-    padded[0, : image.lines, : image.samples] = numbers
-    yield from blocks_of(
-        product(image.burst_id), "slc", (parameters["date_index"], 0, 0, 0), padded
-    )
-    saturated = int(np.count_nonzero(np.abs(inside.astype(np.int32)) >= np.iinfo(np.int16).max))
     return {"zero_share": zero_share, "saturated": saturated, "image": parameters["image"]}
 
 
-STAGE = Stage("ingest", "1", "bperp.pipeline.ingest:STAGE", _plan, _compute)
+def _read_strip(image: BurstImage, source: Source, start: int, lines: int) -> NDArray[np.int16]:
+    if lines <= 0:
+        return np.zeros((0, image.samples, 2), np.int16)
+    numbers = source.measurement(image.url, image.member, image.first_line + start, lines)
+    if numbers.shape != (lines, image.samples, 2):
+        raise ProductError(
+            "D308",
+            "the measurement differs in size from its annotation",
+            where=f"{image.product}/{image.member}",
+            expected=f"{lines} lines x {image.samples} samples",
+            found=f"{numbers.shape[0]} x {numbers.shape[1]}",
+            remedy="fetch the product again",
+        )
+    return numbers
+
+
+def _within_strip(
+    valid: tuple[int, int, int, int], start: int, lines: int
+) -> tuple[int, int, int, int]:
+    """Return the part of the valid rectangle in a strip, counted from its first line."""
+    top, bottom = (min(max(edge - start, 0), lines) for edge in valid[:2])
+    return top, bottom, valid[2], valid[3]
+
+
+def _padded(numbers: NDArray[np.int16], lines: int, samples: int) -> NDArray[np.int16]:
+    """Return ``(1, lines, samples, 2)``, with zeros where this date's burst is smaller."""
+    if numbers.shape[:2] == (lines, samples):
+        return numbers[np.newaxis]
+    padded = np.zeros((1, lines, samples, 2), np.int16)
+    padded[0, : numbers.shape[0], : numbers.shape[1]] = numbers
+    return padded
+
+
+STAGE = Stage("ingest", "2", "bperp.pipeline.ingest:STAGE", _plan, _compute)

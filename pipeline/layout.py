@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bperp.pipeline.stack import Stack
-from bperp.pipeline.stage import ArraySpec, Block
+from bperp.pipeline.stage import ArraySpec
 
 CHUNK_LINES = 512
 CHUNK_SAMPLES = 2048
@@ -118,21 +118,3 @@ def date_coordinate(stack: Stack) -> Coordinate:
 def image_memory(shape: tuple[int, ...], bytes_per_pixel: int) -> int:
     """Return the bytes of an image of ``shape`` lines by samples."""
     return shape[0] * shape[1] * bytes_per_pixel
-
-
-def blocks_of(
-    product: str, variable: str, origin: tuple[int, ...], data: NDArray[Any]
-) -> Iterator[Block]:
-    """Yield an array as blocks of one row of chunks each.
-
-    The third last dimension of SLC cubes, or the last but one of images, holds the lines; blocks
-    follow it so that a block is a few megabytes whatever the size of the burst.
-    """
-    axis = 1 if data.ndim == 4 else data.ndim - 2 if data.ndim >= 2 else 0
-    step = CHUNK_LINES if data.ndim >= 2 else data.shape[0]
-    for start in range(0, data.shape[axis], step):
-        part = [slice(None)] * data.ndim
-        part[axis] = slice(start, start + step)
-        shifted = list(origin)
-        shifted[axis] += start
-        yield Block(product, variable, tuple(shifted), data[tuple(part)])

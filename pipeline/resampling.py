@@ -1,4 +1,4 @@
-"""Bring a window of one date onto the reference geometry: shared by alignment and coregister."""
+"""Bring a window of one date onto the reference geometry: for misregistration and coregister."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bperp.kernels.chebyshev import OffsetPolynomial
+from bperp.kernels.chebyshev import evaluate_offsets, exact_offsets
 from bperp.kernels.resample import (
     HALO_SAMPLES,
     ResamplePlan,
     SourceWindow,
     plan_resampling,
+    resample_burst_points,
     resample_burst_tile,
     source_window,
 )
@@ -22,7 +23,8 @@ from bperp.kernels.taps import choose_taps, design_taps
 from bperp.pipeline.burst import BurstImage
 from bperp.pipeline.geometry import product as geometry_product
 from bperp.pipeline.ingest import product as slc_product
-from bperp.pipeline.radar import burst_carrier, burst_grid
+from bperp.pipeline.radar import burst_carrier, burst_grid, burst_orbit
+from bperp.pipeline.registration import Offsets
 from bperp.pipeline.stage import Source
 
 Window = tuple[int, int, int, int]
@@ -35,20 +37,20 @@ class Resampler:
 
     reference: BurstImage
     secondary: BurstImage
+    offsets: Offsets
     date_index: int
     plan: ResamplePlan
 
     @classmethod
     def prepare(
         cls,
-        reference: BurstImage,
-        secondary: BurstImage,
-        offsets: tuple[OffsetPolynomial, OffsetPolynomial],
-        shifts: tuple[float, float],
+        images: tuple[BurstImage, BurstImage],
+        offsets: Offsets,
         date_index: int,
         range_taps: int | Literal["auto"] = "auto",
     ) -> Resampler:
-        """Design filters and carrier; ``shifts`` are in lines and samples beyond the offsets."""
+        """Design filters and carrier for the reference and secondary burst ``images``."""
+        reference, secondary = images
         line_rate = 1.0 / secondary.azimuth_time_interval_s
         azimuth = _taps(
             line_rate, secondary.azimuth_bandwidth_hz, secondary.azimuth_window_coefficient, "auto"
@@ -60,15 +62,15 @@ class Resampler:
             range_taps,
         )
         plan = plan_resampling(
-            offsets,
-            shifts,
+            (offsets.azimuth, offsets.range),
+            (offsets.azimuth_shift, offsets.range_shift),
             (azimuth, distance),
             burst_carrier(secondary),
             burst_grid(reference),
             burst_grid(secondary),
             secondary.wavelength_m,
         )
-        return cls(reference, secondary, date_index, plan)
+        return cls(reference, secondary, offsets, date_index, plan)
 
     def window(self, source: Source, window: Window) -> NDArray[np.complex64]:
         """Return the flattened secondary in a window of the reference burst.
@@ -104,7 +106,41 @@ class Resampler:
             return np.zeros(shape, np.complex64)
         numbers = read_numbers(source, self.secondary.burst_id, self.date_index, rows, columns)
         pixels = SourceWindow(numbers, rows.start, columns.start, self.secondary.valid)
-        return resample_burst_tile(pixels, self.plan, height, (top, left), shape, first)
+        if self.offsets.is_exact:
+            return resample_burst_tile(pixels, self.plan, height, (top, left), shape, first)
+        positions = self._solve_positions(source, window)
+        return resample_burst_points(pixels, self.plan, *positions).astype(np.complex64)
+
+    def _solve_positions(
+        self, source: Source, window: Window
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Solve source line, source sample and flattening (turns) of every pixel.
+
+        The polynomial in azimuth is kept: its misfit moves the carrier with the data.
+        """
+        top, bottom, left, right = window
+        name = geometry_product(self.reference.burst_id)
+        height = source.read(name, "height", (slice(top, bottom), slice(left, right)))
+        line, sample = np.meshgrid(
+            np.arange(top, bottom, dtype=np.float64),
+            np.arange(left, right, dtype=np.float64),
+            indexing="ij",
+        )
+        images = [(burst_orbit(image), burst_grid(image)) for image in self._images]
+        place = (line.ravel(), sample.ravel(), height.ravel().astype(np.float64))
+        moved = exact_offsets(images[0], images[1], place)[:, 1].reshape(line.shape)
+        azimuth = evaluate_offsets(self.offsets.azimuth, top, left, height)
+        # Turns of 2 (R_date - R_reference) / lambda, as the plan has them for the polynomials.
+        start, per_sample, per_offset = self.plan.flattening
+        return (
+            line + azimuth + self.offsets.azimuth_shift,
+            sample + moved + self.offsets.range_shift,
+            start + per_sample * sample + per_offset * moved,
+        )
+
+    @property
+    def _images(self) -> tuple[BurstImage, BurstImage]:
+        return self.reference, self.secondary
 
 
 @lru_cache(maxsize=16)

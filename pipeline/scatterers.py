@@ -1,4 +1,4 @@
-"""Step 7, scatterers: candidates by amplitude and their phase noise against the neighbours.
+"""Step 11, scatterers: candidates by amplitude and their phase noise against the neighbours.
 
 Product ``scene/scatterers``: a point table with one slot (one chunk) per scene tile, so that every
 chunk has one writer; slots are padded, ``valid_mask`` tells the rows that count. Candidates within
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bperp.kernels.chebyshev import OffsetPolynomial, evaluate_points, height_slope
+from bperp.kernels.chebyshev import OffsetPolynomial, evaluate_points
 from bperp.kernels.look_angle_error import count_trial_wraps
 from bperp.kernels.neighbour_phase import NeighbourFilter
 from bperp.kernels.phase_noise import (
@@ -24,7 +24,6 @@ from bperp.kernels.phase_noise import (
     phase_noise_halo_m,
 )
 from bperp.kernels.weeding import keep_local_best
-from bperp.pipeline.alignment import read_offsets
 from bperp.pipeline.amplitude import PRODUCT as AMPLITUDE
 from bperp.pipeline.amplitude import complete_dates
 from bperp.pipeline.burst import BurstImage
@@ -36,6 +35,7 @@ from bperp.pipeline.layout import (
     series,
 )
 from bperp.pipeline.radar import ground_spacing_m
+from bperp.pipeline.registration import read_baseline
 from bperp.pipeline.scene import SceneReader, Window, tile_windows
 from bperp.pipeline.stack import Stack
 from bperp.pipeline.stage import Block, Computation, Context, Plan, Source, Stage, Task, Template
@@ -293,17 +293,12 @@ def _baselines(
         sample = (pixel[1][mine] - place["origin"][1]).astype(np.float64)
         slant_range[mine] = image.near_range_m + sample * image.range_spacing_m
         height = values["height"][mine].astype(np.float64)
-        lever = slant_range[mine] * np.sin(values["incidence_angle"][mine])
-        slopes = [
-            height_slope(read_offsets(source, place["burst_id"], date)[1])
-            for date in parameters["dates"]
-        ]
-        stacked = np.stack([slope.coefficients for slope in slopes], axis=1)
-        together = OffsetPolynomial(slopes[0].domain, stacked)
+        found = [read_baseline(source, place["burst_id"], date) for date in parameters["dates"]]
+        stacked = np.stack([polynomial.coefficients for polynomial in found], axis=1)
+        together = OffsetPolynomial(found[0].domain, stacked)
         for start in range(0, len(mine), POINT_BLOCK):
             block = slice(start, start + POINT_BLOCK)
-            stretch = evaluate_points(together, line[block], sample[block], height[block])
-            metres = -stretch * image.range_spacing_m * lever[block, np.newaxis]
+            metres = evaluate_points(together, line[block], sample[block], height[block])
             baseline[mine[block]] = metres
     return baseline, slant_range
 
@@ -345,4 +340,4 @@ def _columns(
     }
 
 
-STAGE = Stage("scatterers", "1", "bperp.pipeline.scatterers:STAGE", _plan, _compute)
+STAGE = Stage("scatterers", "2", "bperp.pipeline.scatterers:STAGE", _plan, _compute)

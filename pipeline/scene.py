@@ -16,8 +16,8 @@ Window = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """The part of a window that one burst owns."""
+class Piece:
+    """The part of a window that one burst owns: its place in the window and in the burst."""
 
     burst_id: str
     target: tuple[slice, slice]
@@ -41,18 +41,22 @@ class SceneReader:
 
     def bursts(self, window: Window) -> list[str]:
         """Return the bursts that own pixels of a window."""
-        return [piece.burst_id for piece in self._pieces(window)]
+        return [piece.burst_id for piece in self.pieces(window)]
 
     def slc(self, window: Window, date_index: int) -> NDArray[np.complex64]:
         """Return one date, ``(lines, samples)`` complex64, flattened, zero where invalid."""
         result = np.zeros(_shape(window), np.complex64)
-        for piece in self._pieces(window):
-            region = (slice(date_index, date_index + 1), *piece.origin, slice(0, 2))
-            samples = self._source.read(f"bursts/{piece.burst_id}/coregistered", "slc", region)[0]
-            target = result[piece.target]
-            target.real = samples[..., 0]
-            target.imag = samples[..., 1]
+        for piece in self.pieces(window):
+            result[piece.target] = self.burst_slc(piece.burst_id, date_index, *piece.origin)
         return result
+
+    def burst_slc(
+        self, burst_id: str, date_index: int, rows: slice, columns: slice
+    ) -> NDArray[np.complex64]:
+        """Return a window of one burst and date, whoever owns its pixels."""
+        region = (slice(date_index, date_index + 1), rows, columns, slice(0, 2))
+        numbers = self._source.read(f"bursts/{burst_id}/coregistered", "slc", region)[0]
+        return np.ascontiguousarray(numbers, np.float32).view(np.complex64)[..., 0]
 
     def stack(self, window: Window, date_indices: Sequence[int]) -> NDArray[np.complex64]:
         """Return several dates, ``(date, lines, samples)`` complex64."""
@@ -64,7 +68,7 @@ class SceneReader:
     def geometry(self, window: Window, variable: str, fill: float = np.nan) -> NDArray[Any]:
         """Return a geometry variable, ``(lines, samples)``, ``fill`` where nobody owns a pixel."""
         result: NDArray[Any] | None = None
-        for piece in self._pieces(window):
+        for piece in self.pieces(window):
             values = self._source.read(f"bursts/{piece.burst_id}/geometry", variable, piece.origin)
             if result is None:
                 result = np.full(_shape(window), fill, values.dtype)
@@ -75,18 +79,19 @@ class SceneReader:
         """Return the index of the owning placement per pixel, -1 where nobody owns it."""
         result = np.full(_shape(window), -1, np.int16)
         index = {place["burst_id"]: i for i, place in enumerate(self._placements)}
-        for piece in self._pieces(window):
+        for piece in self.pieces(window):
             result[piece.target] = index[piece.burst_id]
         return result
 
-    def _pieces(self, window: Window) -> Iterator[_Piece]:
+    def pieces(self, window: Window) -> Iterator[Piece]:
+        """Yield the parts of a window by the bursts that own them."""
         for place in self._placements:
             top, bottom = max(window[0], place["owned"][0]), min(window[1], place["owned"][1])
             left, right = max(window[2], place["owned"][2]), min(window[3], place["owned"][3])
             if top >= bottom or left >= right:
                 continue
             line, sample = place["origin"]
-            yield _Piece(
+            yield Piece(
                 place["burst_id"],
                 (
                     slice(top - window[0], bottom - window[0]),

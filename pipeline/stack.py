@@ -45,6 +45,8 @@ class Scene:
     samples: int
     looks: tuple[int, int]
     placements: tuple[Placement, ...]
+    crop: Rectangle | None = None
+    """Part of the whole grid that is left, in lines and samples of the whole grid."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the part that tasks need as JSON values."""
@@ -59,7 +61,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Lines that two successive bursts of a swath share, in scene indices."""
+    """Valid pixels that two neighbouring bursts share, in scene indices."""
 
     upper: str
     lower: str
@@ -84,6 +86,11 @@ class Stack:
         """Burst ids of the reference date, swath by swath in time order."""
         return tuple(placement.burst_id for placement in self.scene.placements)
 
+    @property
+    def swaths(self) -> tuple[str, ...]:
+        """Swaths of the reference date in order."""
+        return tuple(sorted({placement.swath for placement in self.scene.placements}))
+
     def reference(self, burst_id: str) -> BurstImage:
         """Return the burst on the reference date."""
         return self.images[burst_id, self.reference_date]
@@ -102,6 +109,7 @@ class Stack:
             "reference_date": self.reference_date,
             "dates": list(self.dates),
             "looks": list(self.scene.looks),
+            "crop": None if self.scene.crop is None else list(self.scene.crop),
             "images": [self.images[key].as_dict() for key in sorted(self.images)],
         }
 
@@ -114,23 +122,73 @@ class Stack:
             record["reference_date"],
             tuple(record["dates"]),
             {(image.burst_id, image.date): image for image in images},
-            arrange_scene(references, (record["looks"][0], record["looks"][1])),
+            arrange_scene(
+                references,
+                (record["looks"][0], record["looks"][1]),
+                None if record.get("crop") is None else tuple(record["crop"]),
+            ),
         )
 
     def overlaps(self) -> tuple[Overlap, ...]:
-        """Return the overlaps of successive bursts, in burst order."""
-        found = []
-        for upper, lower in pairwise(self.scene.placements):
-            if upper.swath != lower.swath or upper.valid[1] <= lower.valid[0]:
-                continue
-            columns = (max(upper.valid[2], lower.valid[2]), min(upper.valid[3], lower.valid[3]))
-            found.append(
-                Overlap(upper.burst_id, lower.burst_id, (lower.valid[0], upper.valid[1], *columns))
-            )
-        return tuple(found)
+        """Return the overlaps of successive bursts of a swath, in burst order."""
+        return tuple(
+            Overlap(upper.burst_id, lower.burst_id, common)
+            for upper, lower in pairwise(self.scene.placements)
+            if upper.swath == lower.swath and (common := intersect(upper.valid, lower.valid))
+        )
+
+    def seams(self) -> tuple[Overlap, ...]:
+        """Return the overlaps of all neighbouring bursts, those of adjoining swaths included."""
+        places = self.scene.placements
+        inside = (0, self.scene.lines, 0, self.scene.samples)
+        sideways = [
+            Overlap(near.burst_id, far.burst_id, common)
+            for first, second in pairwise(self.swaths)
+            for near in places
+            for far in places
+            if (near.swath, far.swath) == (first, second)
+            and (common := intersect(near.valid, far.valid))
+        ]
+        return tuple(
+            Overlap(seam.upper, seam.lower, common)
+            for seam in (*self.overlaps(), *sideways)
+            if (common := intersect(seam.rectangle, inside))
+        )
+
+    def needed(self, burst_id: str, *, overlaps: bool) -> tuple[Rectangle, ...]:
+        """Return the parts of a burst that lie in the scene, in lines and samples of the burst.
+
+        ``overlaps`` adds the whole overlaps with other bursts, which are measured even where the
+        scene is smaller.
+        """
+        place = next(p for p in self.scene.placements if p.burst_id == burst_id)
+        image = self.reference(burst_id)
+        areas = [(0, self.scene.lines, 0, self.scene.samples)]
+        if overlaps:
+            areas += [o.rectangle for o in self.overlaps() if burst_id in (o.upper, o.lower)]
+        local = [
+            (top - place.azimuth, bottom - place.azimuth, left - place.range, right - place.range)
+            for top, bottom, left, right in areas
+        ]
+        whole = (0, image.lines, 0, image.samples)
+        return tuple(common for area in local if (common := intersect(area, whole)))
 
 
-def arrange_scene(references: Sequence[BurstImage], looks: tuple[int, int]) -> Scene:
+def intersect(first: Rectangle, second: Rectangle) -> Rectangle | None:
+    """Return the pixels that two rectangles share, ``None`` if there are none."""
+    top, left = max(first[0], second[0]), max(first[2], second[2])
+    bottom, right = min(first[1], second[1]), min(first[3], second[3])
+    return (top, bottom, left, right) if top < bottom and left < right else None
+
+
+def meets_any(area: Rectangle, others: Sequence[Sequence[int]]) -> bool:
+    """Tell whether a rectangle shares pixels with any of others."""
+    return any(intersect(area, (o[0], o[1], o[2], o[3])) for o in others)
+
+
+def arrange_scene(
+    references: Sequence[BurstImage], looks: tuple[int, int], crop: Rectangle | None = None
+) -> Scene:
     """Place the bursts of the reference date on one integer grid.
 
     Parameters
@@ -140,6 +198,8 @@ def arrange_scene(references: Sequence[BurstImage], looks: tuple[int, int]) -> S
     looks : tuple of int
         Azimuth and range looks; cuts between bursts and swaths fall on multiples of them, so
         that no look window straddles two bursts.
+    crop : tuple of int, optional
+        Lines and samples of the whole grid to keep; widened to multiples of the looks.
 
     Returns
     -------
@@ -164,16 +224,43 @@ def arrange_scene(references: Sequence[BurstImage], looks: tuple[int, int]) -> S
         valid = (azimuth + top, azimuth + bottom, column + left, column + right)
         placed.append(Placement(image.burst_id, image.swath, azimuth, column, valid, valid))
     placed = _cut_swaths(_cut_bursts(placed, looks[0]), looks[1])
-    return Scene(
-        lines=max(
-            place.azimuth + image.lines for place, image in zip(placed, ordered, strict=True)
+    lines = max(p.azimuth + image.lines for p, image in zip(placed, ordered, strict=True))
+    samples = max(p.range + image.samples for p, image in zip(placed, ordered, strict=True))
+    whole = Scene(lines, samples, looks, tuple(placed))
+    return whole if crop is None else _crop(whole, crop)
+
+
+def _crop(scene: Scene, crop: Rectangle) -> Scene:
+    """Cut a scene out of a larger one; its first pixel becomes the origin of all indices."""
+    line_step, sample_step = scene.looks
+    kept = intersect(
+        (
+            crop[0] // line_step * line_step,
+            -(-crop[1] // line_step) * line_step,
+            crop[2] // sample_step * sample_step,
+            -(-crop[3] // sample_step) * sample_step,
         ),
-        samples=max(
-            place.range + image.samples for place, image in zip(placed, ordered, strict=True)
-        ),
-        looks=looks,
-        placements=tuple(placed),
+        (0, scene.lines, 0, scene.samples),
     )
+    if kept is None:
+        raise ValueError(f"crop must meet {scene.lines} x {scene.samples} pixels, got {crop}")
+    top, bottom, left, right = kept
+
+    def moved(area: Rectangle) -> Rectangle:
+        return area[0] - top, area[1] - top, area[2] - left, area[3] - left
+
+    placements = tuple(
+        Placement(
+            place.burst_id,
+            place.swath,
+            place.azimuth - top,
+            place.range - left,
+            moved(place.valid),
+            moved(intersect(place.owned, kept) or (top, top, left, left)),
+        )
+        for place in scene.placements
+    )
+    return Scene(bottom - top, right - left, scene.looks, placements, kept)
 
 
 def _require_equal_sampling(images: Sequence[BurstImage]) -> None:

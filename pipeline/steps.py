@@ -6,10 +6,14 @@ from bperp.pipeline import (
     alignment,
     amplitude,
     coregister,
+    filtering,
+    geocode,
     geometry,
     ingest,
     interferogram,
+    misregistration,
     scatterers,
+    seams,
     timeseries,
 )
 from bperp.pipeline.stage import Stage
@@ -17,9 +21,13 @@ from bperp.pipeline.stage import Stage
 STAGES: tuple[Stage, ...] = (
     ingest.STAGE,
     geometry.STAGE,
+    misregistration.STAGE,
     alignment.STAGE,
     coregister.STAGE,
+    seams.STAGE,
     interferogram.STAGE,
+    filtering.STAGE,
+    geocode.STAGE,
     amplitude.STAGE,
     scatterers.STAGE,
     timeseries.STAGE,

@@ -1,4 +1,4 @@
-"""Step 8, timeseries: selected scatterers, unwrapped, as displacement and velocity.
+"""Step 12, timeseries: selected scatterers, unwrapped, as displacement and velocity.
 
 Product ``scene/timeseries``: ``(scatterer)`` and ``(scatterer, date)``. Scatterers are selected by
 one threshold on phase noise, connected by arcs, unwrapped along arcs in time and over the network

@@ -58,7 +58,8 @@ class BlockRecord:
 
 def little_endian(data: NDArray[Any]) -> NDArray[Any]:
     """Return contiguous little-endian data, the bytes that hashes are taken of."""
-    return np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<"))
+    # Numpy makes a line out of a point.
+    return np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<")).reshape(data.shape)
 
 
 def data_sha256(data: NDArray[Any]) -> str:

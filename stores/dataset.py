@@ -103,7 +103,7 @@ def open_product(store: CubeStore, product: str, *, decode: bool = True) -> xarr
 def _variable(store: CubeStore, product: str, name: str) -> xarray.Variable:
     array = store.array(product, name)
     lazy = indexing.LazilyIndexedArray(_CubeArray(store, product, name))
-    dims = tuple(array.metadata.dimension_names)
+    dims = tuple(array.metadata.dimension_names or ())
     attributes = dict(array.attrs)
     if "_FillValue" in attributes:
         attributes["_FillValue"] = decode_fill(attributes["_FillValue"], np.dtype(array.dtype))

@@ -251,6 +251,6 @@ def _codecs(dtype: np.dtype[Any]) -> list[Any]:
     # Zstandard, packing took longer than all kernels together. Integers have idle high bits, which
     # bit planes expose; for floats whole bytes do as well and are faster still.
     shuffle: Literal["shuffle", "bitshuffle"] = "shuffle" if dtype.kind == "f" else "bitshuffle"
-    blosc = BloscCodec(cname="lz4", clevel=5, shuffle=shuffle, typesize=dtype.itemsize)
+    blosc = BloscCodec(cname="lz4", clevel=1, shuffle=shuffle, typesize=dtype.itemsize)
     # Blosc alone passes a flipped bit as data; the checksum has to come last in the chain.
     return [blosc, Crc32cCodec()]

@@ -85,7 +85,8 @@ def test_stated_choices_are_the_checked_ones(name: str) -> None:
     info = LEAVES[name]
     allowed = str((info.json_schema_extra or {})["allowed"])  # type: ignore[index]
     if get_origin(info.annotation) is Literal:
-        assert set(re.findall(r"\w+", allowed)) - {"or"} == set(get_args(info.annotation))
+        choices = {str(choice) for choice in get_args(info.annotation)}
+        assert set(re.findall(r"\w+", allowed)) - {"or"} == choices
     limits = [
         getattr(item, side)
         for item in info.metadata
@@ -227,8 +228,8 @@ def test_write_refuses_to_overwrite(tmp_path: Path) -> None:
         ("interferogram: {looks: '4 20'}", "C102", "two integers"),
         ("scatterers: {max_topo_error_m: 20 km}", "C102", r"1 to 200 \(m\)"),
         ("scatterers: {max_topo_error_m: .nan}", "C102", "finite"),
-        ("alignment: {esd: yes}", "C102", "write true or false"),
-        ("alignment: {esd: 1}", "C102", "true or false"),
+        ("misregistration: {esd: yes}", "C102", "write true or false"),
+        ("misregistration: {esd: 1}", "C102", "true or false"),
         ("swaths: [IW4]", "C102", "IW1"),
         ("swaths: all", "C102", "auto"),
         ("compute: {workers: 0}", "C102", "1 to 1024"),
@@ -280,11 +281,11 @@ def test_each_fault_has_its_code_and_says_what_is_expected(
 
 
 def test_the_error_names_file_line_and_option_and_counts_the_others(tmp_path: Path) -> None:
-    error = fault(tmp_path, "compute: {workers: 0}\nalignment:\n  esd: 3\n  loks: [1, 1]")
+    error = fault(tmp_path, "compute: {workers: 0}\nmisregistration:\n  esd: 3\n  loks: [1, 1]")
     # Unknown names come first: they explain why the rest had no effect.
     assert error.code == "C101"
-    assert error.where == f"{tmp_path / 'stack.yaml'}:7: alignment.loks"
-    assert "2 more: alignment.esd, compute.workers" in error.cause
+    assert error.where == f"{tmp_path / 'stack.yaml'}:7: misregistration.loks"
+    assert "2 more: misregistration.esd, compute.workers" in error.cause
 
 
 def test_error_types_follow_the_code(tmp_path: Path) -> None:
@@ -401,9 +402,13 @@ def test_degree_text_is_guessed(text: str, angle: float | None) -> None:
 # Which steps must be recomputed when one option changes. Written out by hand: the test fails when
 # a new option is not thought of.
 AFFECTED: dict[str, tuple[str, ...]] = {
-    "dem": ("geometry",),
-    "geometry": ("geometry",),
+    "dem": ("geometry", "geocode"),
+    "geometry": ("geometry", "geocode"),
+    "timing": ("geometry", "misregistration", "alignment", "geocode"),
+    "misregistration": ("misregistration",),
     "alignment": ("alignment",),
+    "filter": ("filter",),
+    "geocode": ("geocode",),
     "coregister": ("coregister",),
     "interferogram": ("interferogram",),
     "amplitude": ("amplitude", "scatterers"),
@@ -423,6 +428,7 @@ OTHER: dict[str, Any] = {
     "polarization": "VH",
     "swaths": ["IW1"],
     "aoi": [1, 2, 3, 4],
+    "aoi_subset": "pixels",
     "reference_date": "2020-01-01",
     "dates.include": ["2020-01-01"],
     "dates.exclude": ["2020-01-01"],
@@ -430,13 +436,32 @@ OTHER: dict[str, Any] = {
     "dates.last": "2020-01-01",
     "on_bad_date": "skip",
     "geometry.missing_elevation": "sea",
-    "alignment.esd": False,
-    "alignment.looks": [1, 1],
-    "alignment.max_shift_lines": 0.04,
+    "timing.bistatic": True,
+    "timing.doppler_range": True,
+    "timing.fm_mismatch": True,
+    "timing.solid_tide": True,
+    "misregistration.esd": False,
+    "misregistration.looks": [1, 1],
+    "misregistration.max_shift_lines": 0.04,
+    "misregistration.neighbours": 3,
+    "misregistration.range_correlation": False,
+    "misregistration.max_range_shift_samples": 1,
+    "alignment.azimuth_surface": "apply",
     "coregister.range_taps": 8,
     "interferogram.looks": [1, 1],
     "interferogram.network": "nearest",
     "interferogram.neighbours": 2,
+    "interferogram.burst_phase": "remove",
+    "interferogram.common_band": "auto",
+    "filter.enabled": True,
+    "filter.strength": 0.5,
+    "filter.window": 16,
+    "filter.overlap": 0.5,
+    "geocode.enabled": True,
+    "geocode.crs": "EPSG:4326",
+    "geocode.spacing": 30,
+    "geocode.bounds": [1, 2, 3, 4],
+    "geocode.resampling": "nearest",
     "amplitude.max_amplitude_dispersion": 0.35,
     "scatterers.max_topo_error_m": 15,
     "scatterers.filter_grid_m": 40,
@@ -486,7 +511,13 @@ def test_a_changed_option_touches_only_the_steps_that_depend_on_it(name: str) ->
 
 def test_step_options_are_json_of_known_steps() -> None:
     options = config().step_options("interferogram")
-    assert options == {"looks": [4, 20], "network": "single_reference", "neighbours": 3}
+    assert options == {
+        "looks": [4, 20],
+        "network": "single_reference",
+        "neighbours": 3,
+        "burst_phase": "report",
+        "common_band": "never",
+    }
     assert config().step_options("ingest") == {}
     with pytest.raises(ValueError, match="step must be one of"):
         config().step_options("unwrap")

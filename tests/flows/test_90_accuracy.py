@@ -24,9 +24,9 @@ from bperp.flows.validation import compare_velocity, locate_truth, match_truth, 
 from bperp.kernels.chebyshev import evaluate_points
 from bperp.kernels.ellipsoid import geodetic_to_ecef
 from bperp.kernels.zero_doppler import geo2rdr, rdr2geo_at_height
-from bperp.pipeline.alignment import read_offsets
 from bperp.pipeline.burst import BurstImage
 from bperp.pipeline.radar import burst_duration_s, burst_orbit
+from bperp.pipeline.registration import read_offsets
 
 pytestmark = pytest.mark.slow
 
@@ -156,7 +156,7 @@ def expected_phase(
         reference, secondary = stack.reference(place.burst_id), stack.images[place.burst_id, date]
         own = [axis[mine] for axis in ecef]
         difference = range_m(secondary, own) - range_m(reference, own)
-        offset = read_offsets(root.source, place.burst_id, stack.date_index(date))[1]
+        offset = read_offsets(root.source, place.burst_id, stack.date_index(date)).range
         pixels = evaluate_points(
             offset, line[mine] - place.azimuth, sample[mine] - place.range, height[mine]
         )

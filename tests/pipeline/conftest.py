@@ -61,6 +61,10 @@ def make_burst() -> Callable[..., BurstImage]:
             "fm_rate": PolynomialList((0.0, 1.0), (5.3e-3, 5.3e-3), ((-2320.0,), (-2320.0,))),
             "orbit": _polar_orbit(west_m, up_m),
             "ipf_version": "003.61",
+            "rank": 9,
+            "chirp_rate_hz_s": 1.07823e12,
+            "mid_swath_range_time_s": 5.8527e-3,
+            "bistatic_delay_corrected": True,
         }
         fields.update(changes)
         return BurstImage(**fields)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import pytest
 
 from bperp.pipeline.baseline import center_baseline_m
 from bperp.pipeline.burst import BurstImage
-from bperp.pipeline.interferogram import select_pairs
+from bperp.pipeline.pairs import select_pairs
 from bperp.pipeline.reference import choose_reference
 from bperp.pipeline.scene import SceneReader, tile_windows
 from bperp.pipeline.stack import Stack, arrange_scene
