@@ -241,14 +241,15 @@ def esd_std() -> Iterator[Figure]:
     """Scatter of the azimuth shift of an overlap of 100 x 3000 pixels at coherence 0.15."""
     generator = np.random.default_rng(5)
     difference_hz = np.full((100, 3000), 4900.0)
+    shared, own = np.sqrt(np.float32(0.15)), np.sqrt(np.float32(0.85))
     shifts, sigmas = [], []
     for _ in range(60):
         samples = generator.standard_normal((6, 100, 6000), np.float32).view(np.complex64)
         common, other = samples[:2], samples[2:]
         images = []
         for k in range(2):
-            images.append(np.sqrt(0.15) * common[k] + np.sqrt(0.85) * other[2 * k])
-            images.append(np.sqrt(0.15) * common[k] + np.sqrt(0.85) * other[2 * k + 1])
+            for noise in other[2 * k : 2 * k + 2]:
+                images.append(shared * common[k] + own * noise)
         found = estimate_azimuth_shift(*images, difference_hz, GRID.azimuth_time_interval_s)
         shifts.append(found.shift_lines)
         sigmas.append(found.sigma_lines)
