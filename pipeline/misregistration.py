@@ -49,8 +49,6 @@ STRIP_LINES = 128
 """Lines of a burst without overlaps that serve the range shift."""
 BYTES_PER_PIXEL = 128
 
-Window = tuple[int, int, int, int]
-
 
 def _plan(context: Context) -> Plan:
     stack: Stack = context.stack
