@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bperp.flows.config import StackConfig
 from bperp.flows.config_types import is_url
+from bperp.flows.disk_estimate import DiskEstimate, estimate_disk
 from bperp.flows.machine import (
     available_memory_bytes,
     existing_parent,
@@ -19,6 +21,8 @@ from bperp.flows.machine import (
 )
 from bperp.stores import errors
 from bperp.stores.errors import BperpError
+from bperp.stores.objects import open_objects, require_exclusive_create, without_credentials
+from bperp.stores.stamps import stamps_tree_bytes
 
 if TYPE_CHECKING:
     from bperp.flows.check_elevation import Uncovered
@@ -32,13 +36,6 @@ Level = Literal["ok", "warning", "error"]
 if TYPE_CHECKING:
     Coverage = Callable[[ElevationModel, BurstImage], Uncovered | None]
 _FEW_DATES = 15
-# Stored bytes per pixel. Integer pairs compress to 16 bit per pixel (measured on simulated
-# bursts); resampled ones less, and geometry is smooth in floating point.
-_SLC_BYTES, _COREGISTERED_BYTES, _GEOMETRY_BYTES = 2.5, 3.5, 30.0
-_AMPLITUDE_BYTES, _INTERFEROGRAM_BYTES = 8.0, 12.0
-_SCATTERER_SHARE, _SCATTERER_DATE_BYTES = 0.03, 24.0
-_MARGIN = 1.2
-
 EXIT_CODES = {
     letter: kind.exit_code
     for kind in (
@@ -52,7 +49,8 @@ EXIT_CODES = {
         errors.SecurityError,
     )
     for letter in kind.letters
-}
+} | dict.fromkeys(("R810", "R814", "R820"), errors.NetworkError.exit_code)
+"""By the letter of the code, and by code for the network's part of the letter R."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +65,6 @@ class Finding:
     where: str
     message: str
     remedy: str = ""
-
-
-@dataclass(frozen=True)
-class DiskEstimate:
-    """Predicted size of the products in bytes, by step."""
-
-    by_step: Mapping[str, int]
-
-    @property
-    def total(self) -> int:
-        """Sum of all steps in bytes."""
-        return sum(self.by_step.values())
 
 
 @dataclass(frozen=True)
@@ -106,7 +92,9 @@ class CheckReport:
     def exit_code(self) -> int:
         """0 without errors, else the exit code of the first error's family."""
         first = next((item for item in self.findings if item.level == "error"), None)
-        return 0 if first is None else EXIT_CODES[first.code[0]]
+        if first is None:
+            return 0
+        return EXIT_CODES.get(first.code, EXIT_CODES[first.code[0]])
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -155,7 +143,7 @@ def check_stack(
     if model is not None:
         findings.append(_coverage(config, model, found, coverage or _uncovered_points))
     estimate = estimate_disk(config, found)
-    findings += _disk(config, estimate)
+    findings += _disk(config, found, estimate)
     return CheckReport(
         tuple(findings), _date_rows(found), _burst_rows(found), _summary(config, found, estimate)
     )
@@ -256,7 +244,7 @@ def _coverage(
 
 def _root(config: StackConfig) -> Iterator[Finding]:
     if is_url(config.root):
-        yield Finding("ok", "", "root", f"{config.root} is probed when the run starts")
+        yield _object_root(config.root)
         return
     folder = existing_parent(Path(config.root))
     if not folder.is_dir():
@@ -266,6 +254,20 @@ def _root(config: StackConfig) -> Iterator[Finding]:
         yield Finding("error", "R807", "root", f"{folder} is not writable", remedy)
     else:
         yield Finding("ok", "", "root", f"{config.root} can be written")
+
+
+def _object_root(root: str) -> Finding:
+    """Ask an object store what the run will ask of it: one small object is made and removed."""
+    from bperp.flows.root import RECORD
+
+    try:
+        objects = open_objects(root)
+        # Most faults show in reading already, and then there is nothing to be cleared away.
+        objects.read(RECORD)
+        require_exclusive_create(objects)
+    except BperpError as error:
+        return replace(_from_error(error), where=f"root {without_credentials(root)}")
+    return Finding("ok", "", "root", f"{objects.url} can be written; conditional writes are kept")
 
 
 def _memory(config: StackConfig) -> Iterator[Finding]:
@@ -294,32 +296,23 @@ def _stack(found: StackIndex) -> Iterator[Finding]:
         yield Finding("warning", "S401", "stack", note)
 
 
-def estimate_disk(config: StackConfig, found: StackIndex) -> DiskEstimate:
-    """Predict the size of all products from the pixels of the stack, with 20 % margin."""
+def _temporary(found: StackIndex) -> Finding:
+    """Ask for room for the tree, which is made in a temporary folder before it is uploaded."""
     stack = found.stack
-    pixels = float(sum(image.lines * image.samples for image in stack.images.values()))
-    references = (stack.reference(burst) for burst in stack.burst_ids)
-    reference_pixels = float(sum(image.lines * image.samples for image in references))
-    looks = config.interferogram.looks[0] * config.interferogram.looks[1]
-    dates = len(stack.dates)
-    pairs = dates - 1
-    if config.interferogram.network == "nearest":
-        pairs = sum(min(config.interferogram.neighbours, dates - 1 - i) for i in range(dates))
-    scatterers = reference_pixels * _SCATTERER_SHARE * dates * _SCATTERER_DATE_BYTES
-    sizes = {
-        "ingest": pixels * _SLC_BYTES,
-        "geometry": reference_pixels * _GEOMETRY_BYTES,
-        "coregister": pixels * _COREGISTERED_BYTES,
-        "interferogram": reference_pixels / looks * pairs * _INTERFEROGRAM_BYTES,
-        "amplitude": reference_pixels * _AMPLITUDE_BYTES,
-        "scatterers": scatterers,
-        "timeseries": scatterers / 2,
-    }
-    return DiskEstimate({step: round(_MARGIN * size) for step, size in sizes.items()})
+    needed = stamps_tree_bytes(stack.scene.lines, stack.scene.samples, len(stack.dates) - 1)
+    folder = Path(tempfile.gettempdir())
+    free = free_disk_bytes(folder)
+    facts = f"{needed / 1e9:.3g} GB needed in the temporary folder {folder}, {free / 1e9:.3g} free"
+    if needed > free:
+        remedy = "set TMPDIR to a folder with more room, or export with --out instead"
+        return Finding("error", "R804", "export.formats", facts, remedy)
+    return Finding("ok", "", "export.formats", facts)
 
 
-def _disk(config: StackConfig, estimate: DiskEstimate) -> Iterator[Finding]:
+def _disk(config: StackConfig, found: StackIndex, estimate: DiskEstimate) -> Iterator[Finding]:
     if is_url(config.root):
+        if "stamps" in config.export.formats:
+            yield _temporary(found)
         return
     free = free_disk_bytes(Path(config.root))
     facts = f"{estimate.total / 1e9:.3g} GB needed, {free / 1e9:.3g} GB free"

@@ -128,6 +128,32 @@ def check(config: ConfigFile, as_json: Json = False, debug: Debug = False) -> No
 
 
 @app.command()
+def cost(
+    config: Annotated[
+        Path | None, typer.Argument(help="Configuration file; default a frame of full bursts.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="frame, country or europe.")] = "frame",
+    frames: Annotated[float | None, typer.Option(min=0, help="Number of such frames.")] = None,
+    dates: Annotated[int | None, typer.Option(min=2, help="Dates of the frame.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A price, or another number of the model."
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Estimate objects, requests, bytes, hours, memory and money before anything runs."""
+    from bperp.flows import cli_verbs
+    from bperp.flows.cost_report import CostRequest
+
+    request = CostRequest(config, preset, frames, dates, workers, tuple(settings or ()))
+    _perform("cost", lambda console: cli_verbs.cost(request), as_json=as_json, debug=debug)
+
+
+@app.command()
 def run(
     config: ConfigFile,
     first: Annotated[str | None, typer.Option("--from", help="First step.")] = None,
@@ -144,7 +170,7 @@ def run(
     """Run the steps; finished work is recognised and kept.
 
     Steps: ingest, geometry, misregistration, alignment, coregister, seams, interferogram, filter,
-    geocode, amplitude, scatterers, timeseries, export.
+    geocode, amplitude, scatterers, timeseries, publish, export.
     """
     from bperp.flows import cli_verbs
 
@@ -152,6 +178,34 @@ def run(
     _perform(
         "run",
         lambda console: cli_verbs.run(console, config, request),
+        as_json=as_json,
+        debug=debug,
+    )
+
+
+@app.command()
+def add(
+    config: ConfigFile,
+    products: Annotated[list[str], typer.Argument(metavar="SLC...", help="New products.")],
+    last: Annotated[
+        str | None,
+        typer.Option("--to", help="Last step; default the last one that works date by date."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    engine: Annotated[
+        str | None, typer.Option(help="local, serial or prefect; default as configured.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Add products to a stack and compute only what their dates need."""
+    from bperp.flows import cli_verbs
+
+    request = cli_verbs.RunRequest(None, last, None, dry_run, engine, workers)
+    _perform(
+        "add",
+        lambda console: cli_verbs.add(console, config, products, request),
         as_json=as_json,
         debug=debug,
     )
@@ -168,6 +222,47 @@ def status(
 
     _perform(
         "status", lambda console: cli_verbs.status(console, stack), as_json=as_json, debug=debug
+    )
+
+
+@app.command()
+def verify(
+    stack: Annotated[str, typer.Argument(metavar="ROOT", help="Root or configuration file.")],
+    readers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read; default one per processor.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Read everything again and compare it with its receipts; change nothing.
+
+    Exit code 0 only if all products are finished and unharmed, else 4.
+    """
+    from bperp.flows import cli_verbs
+
+    _perform(
+        "verify",
+        lambda console: cli_verbs.verify(console, stack, readers),
+        as_json=as_json,
+        debug=debug,
+    )
+
+
+@app.command()
+def repair(
+    stack: Annotated[str, typer.Argument(metavar="ROOT", help="Root or configuration file.")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Verify, and compute again exactly what is damaged."""
+    from bperp.flows import cli_verbs
+
+    _perform(
+        "repair",
+        lambda console: cli_verbs.repair(console, stack, workers),
+        as_json=as_json,
+        debug=debug,
     )
 
 
@@ -195,6 +290,10 @@ def demo(
     out: Annotated[Path, typer.Argument(help="New folder.")] = Path("bperp-demo"),
     preset: Annotated[str, typer.Option(help="tiny, small or psi.")] = "small",
     seed: Seed = 1,
+    root: Annotated[
+        str | None,
+        typer.Option(help="Folder or URL (s3://bucket/prefix) of all products; default OUT/root."),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -203,7 +302,7 @@ def demo(
 
     _perform(
         "demo",
-        lambda console: cli_verbs.demo(console, out, preset=preset, seed=seed),
+        lambda console: cli_verbs.demo(console, out, preset=preset, seed=seed, root=root),
         as_json=as_json,
         debug=debug,
     )

@@ -8,16 +8,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bperp.flows.console import Console, Outcome, StepCounter
-from bperp.stores.errors import ConfigurationError
+from bperp.stores.errors import ConfigurationError, StorageError
 
 if TYPE_CHECKING:
     from bperp.flows.check import CheckReport
+    from bperp.flows.cost_report import CostRequest
 
-__all__ = ["RunRequest", "check", "demo", "doctor", "export", "run", "simulate", "status"]
+__all__ = [
+    "RunRequest",
+    "add",
+    "check",
+    "cost",
+    "demo",
+    "doctor",
+    "export",
+    "repair",
+    "run",
+    "simulate",
+    "status",
+    "verify",
+]
 
 ENGINES = ("local", "serial", "prefect")
 FORMATS = ("stamps", "csv")
 _LEVEL_ORDER = {"error": 0, "warning": 1, "ok": 2}
+_SHOWN = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +78,15 @@ def check(console: Console, path: Path) -> Outcome:
     return Outcome(report.as_dict(), lambda c: _show_report(c, report), report.exit_code)
 
 
+def cost(request: CostRequest) -> Outcome:
+    """Estimate what a stack costs."""
+    from bperp.flows.cost_report import PRESETS, answer_cost, show_cost
+
+    _require_choice("--preset", request.preset, PRESETS)
+    found = answer_cost(request)
+    return Outcome(found.as_dict(), lambda console: show_cost(console, found))
+
+
 def run(console: Console, path: Path, request: RunRequest) -> Outcome:
     """Run the steps of a stack."""
     from bperp.flows.config import load_config
@@ -89,6 +113,31 @@ def run(console: Console, path: Path, request: RunRequest) -> Outcome:
     return Outcome(payload, lambda c: _show_fields(c, title, payload))
 
 
+def add(console: Console, path: Path, products: list[str], request: RunRequest) -> Outcome:
+    """Add products to a stack."""
+    _check_steps(request)
+    from bperp.flows.add import add_products
+    from bperp.flows.config import load_config
+
+    config = load_config(path)
+    engine = config.compute.engine if request.engine is None else request.engine
+    _require_choice("--engine", engine, ENGINES)
+    workers = config.compute.workers if request.workers is None else request.workers
+    summary = add_products(
+        path,
+        products,
+        last=request.last,
+        dry_run=request.dry_run,
+        engine=engine,
+        workers=None if workers == "auto" else workers,
+        progress=console.progress(),
+    )
+    payload = _as_mapping(summary)
+    dates = ", ".join(summary["added"]) or "no new date"
+    title = f"nothing was done: dry run for {dates}" if request.dry_run else f"added {dates}"
+    return Outcome(payload, lambda c: _show_fields(c, title, payload))
+
+
 def status(console: Console, stack: str) -> Outcome:
     """Show the state of a stack."""
     from bperp.flows.run import stack_status
@@ -96,6 +145,44 @@ def status(console: Console, stack: str) -> Outcome:
     root = _root_of(stack)
     payload = _as_mapping(stack_status(root))
     return Outcome(payload, lambda c: _show_fields(c, root, payload))
+
+
+def verify(console: Console, stack: str, readers: int | None) -> Outcome:
+    """Prove that a root is complete and unharmed."""
+    from bperp.flows.soundness import verify_root
+
+    payload = verify_root(_root_of(stack), readers=readers, progress=console.progress())
+
+    def text(console: Console) -> None:
+        _show_names(console, [f"{f['code']} {f['object']}: {f['found'] or f['cause']}"
+                              for f in payload["faults"]])  # fmt: skip
+        for name in ("unsettled", "unfinished", "partial", "strays"):
+            _show_names(console, [f"{name}: {item}" for item in payload[name]])
+        console.line(
+            f"{payload['blocks']} blocks, {payload['bytes_read'] / 1e6:.1f} MB read in "
+            f"{payload['seconds']:.1f} s; {len(payload['faults'])} objects damaged"
+        )
+        remedy = "bperp repair" if payload["faults"] else "bperp run"
+        verdict = "complete and unharmed" if payload["sound"] else f"not sound; next: {remedy}"
+        console.line(f"{payload['root']} is {verdict}")
+
+    return Outcome(payload, text, 0 if payload["sound"] else StorageError.exit_code)
+
+
+def repair(console: Console, stack: str, workers: int | None) -> Outcome:
+    """Compute again what is damaged in a root."""
+    from bperp.flows.repair import repair_root
+
+    payload = repair_root(_root_of(stack), workers=workers, progress=console.progress())
+
+    def text(console: Console) -> None:
+        for name in ("damaged", "restored", "removed"):
+            _show_names(console, [f"{name}: {item}" for item in payload[name]])
+        for step, keys in payload["recomputed"].items():
+            _show_names(console, [f"computed again: {step}/{key}" for key in keys])
+        console.line(f"{payload['tasks_run']} tasks computed again in {payload['root']}")
+
+    return Outcome(payload, text)
 
 
 def export(console: Console, stack: str, file_format: str, out: Path | None) -> Outcome:
@@ -108,11 +195,11 @@ def export(console: Console, stack: str, file_format: str, out: Path | None) -> 
     return Outcome(payload, lambda c: _show_fields(c, f"exported {file_format}", payload))
 
 
-def demo(console: Console, out: Path, *, preset: str, seed: int) -> Outcome:
+def demo(console: Console, out: Path, *, preset: str, seed: int, root: str | None) -> Outcome:
     """Simulate, process and compare with the truth."""
     from bperp.flows.demo import run_demo
 
-    payload = _as_mapping(run_demo(out, preset, seed, console.progress()))
+    payload = _as_mapping(run_demo(out, preset, seed, console.progress(), root=root))
     return Outcome(payload, lambda c: _show_fields(c, f"results are in {out}", payload))
 
 
@@ -191,6 +278,14 @@ def _as_mapping(result: Any) -> dict[str, Any]:
     elif dataclasses.is_dataclass(result) and not isinstance(result, type):
         result = dataclasses.asdict(result)
     return dict(result) if isinstance(result, Mapping) else {"result": result}
+
+
+def _show_names(console: Console, lines: Sequence[str]) -> None:
+    """Show the first lines of a list that may be long."""
+    for line in lines[:_SHOWN]:
+        console.line(line)
+    if len(lines) > _SHOWN:
+        console.line(f"... and {len(lines) - _SHOWN} more: see --json")
 
 
 def _show_fields(console: Console, title: str, values: Mapping[str, Any]) -> None:

@@ -38,6 +38,7 @@ from bperp.flows.config_steps import (
     GeometryOptions,
     InterferogramOptions,
     MisregistrationOptions,
+    PublishOptions,
     ScattererOptions,
     TimeseriesOptions,
     TimingOptions,
@@ -78,6 +79,7 @@ STEPS = (
     "amplitude",
     "scatterers",
     "timeseries",
+    "publish",
     "export",
 )
 Step = Literal[
@@ -93,6 +95,7 @@ Step = Literal[
     "amplitude",
     "scatterers",
     "timeseries",
+    "publish",
     "export",
 ]
 
@@ -140,7 +143,8 @@ class StackConfig(Options):
     )
     reference_date: ReferenceDate = option(
         "auto",
-        "Date whose geometry all others are brought to; auto: nearest the middle of the stack.",
+        "Date whose geometry all others are brought to; auto: the one that keeps most coherence "
+        "with the others, and the same in later runs of this root.",
         allowed="auto or a date",
     )
     dates: DateOptions = section(DateOptions(), "Choice of acquisitions.")
@@ -180,6 +184,9 @@ class StackConfig(Options):
     timeseries: TimeseriesOptions = section(
         TimeseriesOptions(), "Step timeseries: displacement and velocity."
     )
+    publish: PublishOptions = section(
+        PublishOptions(), "Step publish: displacement on a map for everybody."
+    )
     export: ExportOptions = section(ExportOptions(), "Step export: files for users.")
     compute: ComputeOptions = section(ComputeOptions(), "Workers and memory.")
 
@@ -191,6 +198,21 @@ class StackConfig(Options):
             return values
         sections = {n for n, info in cls.model_fields.items() if yaml_writer.section_model(info)}
         return {n: {} if n in sections and v is None else v for n, v in values.items()}
+
+    @model_validator(mode="after")
+    def _root_can_be_written(self) -> Self:
+        if self.root.startswith(("http://", "https://")):
+            fault("C104", "root is on a web server, which cannot be written to", "use s3:// there")
+        cluster = self.compute.cluster
+        if cluster.kind == "kubernetes" and "://" not in self.root:
+            shared = Path(cluster.kubernetes.volume_path)
+            if not cluster.kubernetes.volume_claim or not Path(self.root).is_relative_to(shared):
+                fault(
+                    "C102",
+                    "root is a folder that the pods do not see",
+                    "use s3://, or a folder below volume_path of a volume_claim",
+                )
+        return self
 
     @model_validator(mode="after")
     def _reference_is_used(self) -> Self:

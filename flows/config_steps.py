@@ -25,6 +25,7 @@ __all__ = [
     "GeometryOptions",
     "InterferogramOptions",
     "MisregistrationOptions",
+    "PublishOptions",
     "ReferenceArea",
     "ScattererOptions",
     "TimeseriesOptions",
@@ -342,4 +343,30 @@ class TimeseriesOptions(Options):
         unit="m",
         gt=0,
         le=500,
+    )
+
+
+class PublishOptions(Options):
+    """Displacement on a map, for readers without bperp."""
+
+    enabled: bool = option(False, "Write the published cubes.", allowed="true or false")
+    crs: str = option(
+        "auto",
+        "Coordinate reference system as PROJ understands it (EPSG:32633); auto: the UTM zone of "
+        "the scene, polar stereographic near the poles.",
+        allowed="auto or a PROJ string",
+    )
+    spacing: Auto | Annotated[float, Field(gt=0, le=100_000), Tag(GIVEN)] = option(
+        "auto",
+        "Cell size; auto: 100 m, or somewhat less in degrees.",
+        allowed="auto or a number above 0",
+        unit="unit of the reference system (metre or degree)",
+        discriminator=AUTO_OR_GIVEN,
+    )
+    bounds: Auto | Annotated[tuple[float, float, float, float], ListAsTuple, Tag(GIVEN)] = option(
+        "auto",
+        "Edges [x_min, y_min, x_max, y_max]; auto: the whole scene.",
+        allowed="auto or four numbers",
+        unit="unit of the reference system",
+        discriminator=AUTO_OR_GIVEN,
     )

@@ -1,9 +1,10 @@
-"""Is this installation fit to run: versions, threads, memory, disk, ports, compiler, grids."""
+"""Is this installation fit to run: versions, threads, memory, disk, ports, clusters, grids."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
 import socket
 import sys
 import tempfile
@@ -28,6 +29,7 @@ Level = Literal["ok", "warning", "error"]
 _MIN_MEMORY = 2_000_000_000
 _MIN_DISK = 5_000_000_000
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+CLUSTER_PACKAGES = {"slurm": "dask-jobqueue>=0.9", "kubernetes": "dask-kubernetes>=2026.3"}
 GEOID_GRIDS = {"egm96": "us_nga_egm96_15.tif", "egm2008": "us_nga_egm08_25.tif"}
 
 
@@ -86,6 +88,7 @@ def examine(root: str | None = None, *, thorough: bool = True) -> Diagnosis:
         ("disk", lambda: _disk(folder)),
         ("temporary folder", lambda: _writable(Path(tempfile.gettempdir()))),
         ("loopback port", _loopback),
+        ("clusters", _clusters),
         ("geoid grids", _grids),
     ]
     if thorough:
@@ -191,6 +194,37 @@ def _loopback() -> Iterator[Symptom]:
         yield Symptom("loopback port", "error", str(error), "a connection to 127.0.0.1", remedy)
         return
     yield Symptom("loopback port", "ok", f"127.0.0.1:{port}", "a connection to 127.0.0.1")
+
+
+def _clusters() -> Iterator[Symptom]:
+    """Tell which kinds of cluster can be chosen; only local ones have to be there."""
+    own = metadata.version("distributed")
+    yield Symptom("cluster local, address", "ok", f"distributed {own}", "distributed")
+    surroundings = {
+        "slurm": ("sbatch", shutil.which("sbatch") is not None),
+        "kubernetes": ("kubeconfig or pod", _is_kubernetes_known()),
+    }
+    for kind, (what, is_there) in surroundings.items():
+        found = f"{_optional_package(CLUSTER_PACKAGES[kind])}, {'' if is_there else 'no '}{what}"
+        expected = f"if wanted: {CLUSTER_PACKAGES[kind]}, {what}"
+        yield Symptom(f"cluster {kind}", "ok", found, expected)
+
+
+def _optional_package(text: str) -> str:
+    from packaging.requirements import Requirement
+
+    requirement = Requirement(text)
+    try:
+        found = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return f"no {requirement.name}"
+    fits = requirement.specifier.contains(found, prereleases=True)
+    return f"{requirement.name} {found}{'' if fits else ' (too old)'}"
+
+
+def _is_kubernetes_known() -> bool:
+    file = Path(os.environ.get("KUBECONFIG", "~/.kube/config")).expanduser()
+    return "KUBERNETES_SERVICE_HOST" in os.environ or file.is_file()
 
 
 def _grids() -> Iterator[Symptom]:

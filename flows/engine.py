@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bperp.flows.executors import DaskExecutor, Executor, SerialExecutor
 from bperp.flows.interruption import terminable
@@ -36,6 +36,7 @@ from bperp.flows.worker import (
     TaskOrder,
     TaskResult,
     TaskSource,
+    require_current_run,
     run_task,
 )
 from bperp.pipeline.stage import Stage
@@ -44,6 +45,9 @@ from bperp.stores.errors import BperpError
 from bperp.stores.locks import run_lock
 from bperp.stores.objects import LocalObjects, require_exclusive_create
 from bperp.stores.receipts import Ledger
+
+if TYPE_CHECKING:
+    from bperp.flows.config_sections import ClusterOptions
 
 __all__ = [
     "DaskExecutor",
@@ -79,8 +83,8 @@ __all__ = [
 class RunSetup:
     """Everything that a run needs, as ``bperp.flows.run.prepare`` builds it from ``stack.yaml``.
 
-    ``workers``, ``memory_limit_bytes`` and ``scheduler_address`` go to ``DaskExecutor``; ``None``
-    leaves them to it.
+    ``workers``, ``memory_limit_bytes``, ``scheduler_address`` and ``cluster`` go to
+    ``DaskExecutor``; ``None`` leaves them to it.
     """
 
     stages: Sequence[Stage]
@@ -89,10 +93,13 @@ class RunSetup:
     workers: int | None = None
     memory_limit_bytes: int | None = None
     scheduler_address: str | None = None
+    cluster: ClusterOptions | None = None
 
     def dask_executor(self) -> DaskExecutor:
         """Return an executor for this setup; nothing is started yet."""
-        return DaskExecutor(self.workers, self.memory_limit_bytes, self.scheduler_address)
+        return DaskExecutor(
+            self.workers, self.memory_limit_bytes, self.scheduler_address, cluster=self.cluster
+        )
 
 
 class Session:
@@ -139,7 +146,7 @@ class Session:
             self.log.event("stage_current", stage=plan.name, tasks=len(plan.orders))
             self.progress.note(f"{plan.name}: up to date, {len(plan.orders)} tasks")
             return None
-        begin_stage(plan, self.store, executor.memory_limit_bytes)
+        plan = begin_stage(plan, self.store, executor.memory_limit_bytes)
         self._current, self._started = summary, time.perf_counter()
         self.log.event(
             "stage_started",
@@ -171,6 +178,8 @@ class Session:
 
     def finish(self, plan: StagePlan) -> None:
         """Write the marker of a stage whose tasks are all done."""
+        # A paused process may find that another run took the store over meanwhile.
+        require_current_run(self.site, self.store)
         marker = finish_stage(plan, self.store)
         self.context.remember(plan.name, plan.as_planned(finished=True))
         summary = self._current

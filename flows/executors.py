@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import logging
 import os
-import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from bperp.flows.bundles import BundleResult, Flight, OrderQueue
+from bperp.flows.cluster_connection import ANSWER_S, Connection, Watch, threads_of
+from bperp.flows.cluster_faults import worker_died
+from bperp.flows.cluster_tls import Endpoint
+from bperp.flows.clusters import endpoint_of, patience_of, start_cluster
 from bperp.flows.interruption import raise_if_requested
+from bperp.flows.retrying import run_with_retries
 from bperp.flows.worker import (
     RunSite,
     TaskOrder,
     TaskResult,
-    is_transient,
-    run_task,
 )
-from bperp.stores.errors import StorageError
+
+if TYPE_CHECKING:
+    from bperp.flows.config_sections import ClusterOptions
 
 BASELINE_BYTES = 400_000_000
 """Resident memory of a worker that has imported everything and compiled its kernels."""
 USABLE_SHARE = 0.9
 """Share of a worker's limit that may be planned for; above 0.95 the nanny ends the worker."""
 
-_CONNECT_ATTEMPTS = 5
-_CONNECTING = threading.Lock()
-"""Under Prefect the batches of one process connect at the same time."""
-
 _IN_FLIGHT_PER_WORKER = 2
-_ATTEMPTS = 3
-_ALLOWED_DEATHS = 2
 _POLL_S = 0.02
-_CHECK_S = 5.0
-_SINGLE_THREADED = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "BLOSC_NTHREADS": "1",
-    "ZARR_THREADING__MAX_WORKERS": "1",
-}
 
 
 class Executor(Protocol):
@@ -67,29 +52,6 @@ class Executor(Protocol):
     def close(self) -> None:
         """Stop the workers; safe to call twice, quick even when tasks are running."""
         ...
-
-
-def run_with_retries(site_text: str, order_text: str) -> dict[str, Any]:
-    """Run a task, again when the fault was a passing one (network, input and output).
-
-    Parameters
-    ----------
-    site_text, order_text : str
-        ``RunSite`` and ``TaskOrder`` as JSON.
-
-    Returns
-    -------
-    dict
-        Fields of ``TaskResult``.
-    """
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return run_task(site_text, order_text)
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            logging.getLogger(__name__).warning("trying again after: %s", error)
-    return run_task(site_text, order_text)
 
 
 class SerialExecutor:
@@ -124,13 +86,16 @@ class DaskExecutor:
     Parameters
     ----------
     workers : int, optional
-        Worker processes of a local cluster; default one per core.
+        Worker processes of a cluster to be started; default one per core of this machine.
     memory_limit_bytes : int, optional
-        Memory of one local worker; default an equal share of this machine's.
+        Memory of one of them; default an equal share of this machine's.
     address : str, optional
-        Scheduler to be used instead of a local cluster, such as ``tcp://host:8786``.
-    patience_s : float, default 60
-        How long to wait for the scheduler to answer, and for workers when there are none.
+        Scheduler to be used instead of a new cluster, such as ``tcp://127.0.0.1:8786``, or the
+        text of an ``Endpoint``.
+    cluster : ClusterOptions, optional
+        Kind of cluster; default worker processes on this machine.
+    patience_s : float, optional
+        How long to go on without workers; default as the options say.
     """
 
     def __init__(
@@ -138,13 +103,14 @@ class DaskExecutor:
         workers: int | None = None,
         memory_limit_bytes: int | None = None,
         address: str | None = None,
-        patience_s: float = 60.0,
+        *,
+        cluster: ClusterOptions | None = None,
+        patience_s: float | None = None,
     ) -> None:
-        self.address = address
-        self.patience_s = patience_s
-        self._cluster: Any = None
-        self._client: Any = None
-        self._main = contextlib.ExitStack()
+        self.patience_s = patience_of(cluster) if patience_s is None else patience_s
+        self._options = cluster
+        self._foreign = Endpoint.parse(address) if address else endpoint_of(cluster)
+        self._connection: Connection | None = None
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._workers = workers or cores or 1
         self._limit = memory_limit_bytes
@@ -152,154 +118,120 @@ class DaskExecutor:
     @property
     def workers(self) -> int:
         """Number of worker threads, asked from the scheduler when it is not ours."""
-        if self.address is None:
+        if self._foreign is None:
             return self._workers
-        return sum(worker["nthreads"] for worker in self._known_workers()) or 1
+        return threads_of(self._connect().first_workers())
 
     @property
     def memory_limit_bytes(self) -> int | None:
-        """Smallest memory limit of the workers."""
-        if self.address is None:
+        """Smallest memory of a worker thread."""
+        if self._foreign is None:
             return self._limit or _machine_bytes() // self._workers
-        limits = [worker["memory_limit"] for worker in self._known_workers()]
-        return min((int(limit) for limit in limits if limit), default=None)
+        workers = self._connect().first_workers()
+        shares = [(int(worker["memory_limit"] or 0), worker["nthreads"]) for worker in workers]
+        return min((limit // threads for limit, threads in shares if limit), default=None)
 
     def start(self) -> str:
-        """Start the cluster unless it runs; return the address of its scheduler."""
-        self._connect()
-        return str(self._client.scheduler.address)
+        """Start the cluster unless it runs; return the text of its ``Endpoint``.
+
+        Returns when there is a worker.
+        """
+        connection = self._connect()
+        connection.first_workers()
+        return str(connection.endpoint)
 
     def run(self, site: RunSite, orders: Sequence[TaskOrder]) -> Iterator[TaskResult]:
-        """Yield a result for each order as it finishes; two orders per worker are in flight."""
+        """Yield a result for each order as it finishes; two bundles per worker are in flight.
+
+        Neither the order of the results nor the division into bundles changes any bytes: each task
+        writes blocks of its own, and depends on finished stages only.
+        """
         if not orders:
             return
-        client = self._connect()
-        site_text, waiting = site.as_json(), iter(orders)
-        futures = {
-            _submit(client, site_text, order): order
-            for order in itertools.islice(waiting, _IN_FLIGHT_PER_WORKER * self.workers)
-        }
-        finished = _distributed().as_completed(list(futures), loop=client.loop)
+        connection = self._connect()
+        if self._foreign is not None:
+            connection.require_same_program()
+        watch = Watch(connection, self._workers if self._foreign is None else None)
+        queue, flight = OrderQueue(orders), Flight(connection.client, site)
         try:
-            while futures:
-                self._wait(finished)
-                future = next(finished)
-                order = futures.pop(future)
-                yield TaskResult(**self._answer(future, order))
-                for following in itertools.islice(waiting, 1):
-                    submitted = _submit(client, site_text, following)
-                    futures[submitted] = following
-                    finished.add(submitted)
+            while _send(queue, flight, watch.threads):
+                while not flight.has_ready():
+                    watch.look()
+                    time.sleep(_POLL_S)
+                watch.look()
+                future, bundle, alone = flight.next()
+                answer = self._answer(connection, future, bundle, alone=alone)
+                if answer is None:
+                    queue.suspect(bundle)
+                    continue
+                results, fault = answer
+                yield from (TaskResult(**result) for result in results)
+                if fault is not None:
+                    raise fault
         finally:
-            with contextlib.suppress(Exception):
-                client.cancel(list(futures), force=True)
+            flight.cancel()
 
     def close(self) -> None:
         """Stop our workers without waiting for running tasks; leave a foreign cluster alone."""
-        client, cluster = self._client, self._cluster
-        self._client = self._cluster = None
-        with contextlib.suppress(Exception):
-            if client is not None:
-                client.close(timeout=3)
-        with contextlib.suppress(Exception):
-            if cluster is not None:
-                cluster.close(timeout=5)
-        self._main.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
-    def _connect(self) -> Any:
-        if self._client is None:
-            distributed = _distributed()
-            # Restarts and lost connections are ours to report; Dask does it in tracebacks.
-            logging.getLogger("distributed").setLevel(logging.CRITICAL)
-            if self.address is None:
-                self._main.enter_context(_hidden_main())
-                self._cluster = _start_cluster(self._workers, int(self.memory_limit_bytes or 0))
-            target = self.address or self._cluster.scheduler_address
-            self._client = self._open_client(distributed, target)
-        return self._client
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            if self._foreign is not None:
+                self._connection = Connection(self._foreign, None, self.patience_s)
+            else:
+                self._connection = self._start_own()
+        return self._connection
 
-    def _open_client(self, distributed: Any, target: str) -> Any:
-        """Connect to a scheduler.
-
-        A busy scheduler may send its greeting together with other messages, which the client
-        takes for a broken protocol (AssertionError): that is worth another try.
-        """
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                with _CONNECTING:
-                    return distributed.Client(target, set_as_default=False, timeout=self.patience_s)
-            except AssertionError as error:
-                if attempt == _CONNECT_ATTEMPTS:
-                    raise _scheduler_lost(target, error) from error
-                time.sleep(attempt * _POLL_S)
-            except OSError as error:
-                raise _scheduler_lost(target, error) from error
-
-    def _known_workers(self) -> list[dict[str, Any]]:
-        client = self._connect()
-        # Not client.scheduler_info: its cache is overwritten without the workers every two seconds.
+    def _start_own(self) -> Connection:
+        cluster = start_cluster(self._options, self._workers, int(self.memory_limit_bytes or 0))
         try:
-            return list(client.sync(client.scheduler.identity, n_workers=-1)["workers"].values())
-        except OSError as error:
-            raise _scheduler_lost(self._name(), error) from error
+            return Connection(cluster.endpoint, cluster, self.patience_s)
+        except BaseException:
+            cluster.close()
+            raise
 
-    def _wait(self, finished: Any) -> None:
-        """Wait for the next result, and see to it that there are workers to give one."""
-        checked = time.monotonic()
-        seen = checked
-        raise_if_requested()
-        while not finished.has_ready():
-            time.sleep(_POLL_S)
-            raise_if_requested()
-            now = time.monotonic()
-            if now - checked < _CHECK_S:
-                continue
-            checked = now
-            if self._known_workers():
-                seen = now
-            if self._cluster is not None and len(self._cluster.workers) < self._workers:
-                # A worker that dies while its nanny still waits for it is not started again.
-                self._cluster.scale(self._workers)
-            if now - seen > self.patience_s:
-                raise _scheduler_lost(self._name(), TimeoutError("there are no workers"))
-
-    def _name(self) -> str:
-        return self.address or "the local scheduler"
-
-    def _answer(self, future: Any, order: TaskOrder) -> dict[str, Any]:
+    def _answer(
+        self, connection: Connection, future: Any, bundle: Sequence[TaskOrder], *, alone: bool
+    ) -> BundleResult | None:
+        """Return what a bundle gave, ``None`` when its workers died and it may not be to blame."""
         try:
-            answer: dict[str, Any] = future.result()
+            return _result(connection, future)
         except _distributed().KilledWorker as error:
-            raise _worker_died(order, self.memory_limit_bytes) from error
+            if not alone or len(bundle) > 1:
+                return None
+            order, deaths = bundle[0], error.allowed_failures + 1
+            needed = order.memory_bytes + BASELINE_BYTES
+            raise worker_died(order.name, needed, self.memory_limit_bytes, deaths) from error
         except OSError as error:
-            raise _scheduler_lost(self._name(), error) from error
+            raise connection.lost(error) from error
         except Exception as error:
             if future.cancelled():
-                raise _scheduler_lost(self._name(), error) from error
+                raise connection.lost(error) from error
             raise
-        return answer
 
 
-@contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Keep spawned workers from importing the program's main module.
+def _send(queue: OrderQueue, flight: Flight, threads: int) -> bool:
+    """Give every worker thread something to do and something to follow; tell if anything runs."""
+    while len(flight) < _IN_FLIGHT_PER_WORKER * threads:
+        bundle = queue.take(threads, len(flight))
+        if not bundle:
+            break
+        flight.submit(bundle)
+    return len(flight) > 0
 
-    They need nothing of it. Under Prefect it would load Prefect into every worker, and a script
-    without a ``__name__`` guard would start a cluster in every worker.
-    """
-    main = sys.modules["__main__"]
-    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-    main.__spec__ = None
-    if file is not None:
-        del main.__file__
-    try:
-        yield
-    finally:
-        main.__spec__ = spec
-        if file is not None:
-            main.__file__ = file
+
+def _result(connection: Connection, future: Any) -> BundleResult:
+    while True:
+        try:
+            answer: BundleResult = future.result(ANSWER_S)
+            return answer
+        except TimeoutError:
+            # The worker died with its result, which is made once more; or nobody is there.
+            raise_if_requested()
+            connection.known_workers()
 
 
 def _distributed() -> Any:
@@ -309,73 +241,8 @@ def _distributed() -> Any:
     return distributed
 
 
-def _submit(client: Any, site_text: str, order: TaskOrder) -> Any:
-    return client.submit(
-        run_with_retries,
-        site_text,
-        order.as_json(),
-        key=f"{order.name}-{order.id[:12]}",
-        pure=False,
-    )
-
-
-def _start_cluster(workers: int, memory_limit: int) -> Any:
-    import dask
-
-    # Imported before the settings: leaving their block would also undo what the import sets.
-    distributed = _distributed()
-    settings = {
-        "distributed.scheduler.allowed-failures": _ALLOWED_DEATHS,
-        # Results are a few hundred bytes: there is nothing to spill, and a paused worker would
-        # only hide that a task needs more memory than it said.
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
-        "distributed.worker.memory.terminate": 0.95,
-        "distributed.nanny.pre-spawn-environ": {
-            **dask.config.get("distributed.nanny.pre-spawn-environ", {}),
-            **_SINGLE_THREADED,
-        },
-    }
-    with dask.config.set(settings):
-        return distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=memory_limit,
-            host="127.0.0.1",
-            # The scheduler serves HTTP even without a dashboard: any free port, this machine only.
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-            silence_logs=logging.CRITICAL,
-            preload=["bperp.flows.worker_preload"],
-        )
-
-
 def _machine_bytes() -> int:
     from distributed.system import MEMORY_LIMIT
 
     # The client, the scheduler and everybody else on this machine need room too.
     return int(0.8 * MEMORY_LIMIT)
-
-
-def _worker_died(order: TaskOrder, limit: int | None) -> StorageError:
-    found = f"a limit of {limit / 1e6:.0f} MB" if limit else "no limit"
-    return StorageError(
-        "R805",
-        f"{_ALLOWED_DEATHS + 1} workers died one after the other in the same task",
-        where=order.name,
-        expected=f"{(order.memory_bytes + BASELINE_BYTES) / 1e6:.0f} MB to be enough, as predicted",
-        found=found,
-        remedy="give the workers more memory (fewer workers), then run again to resume",
-    )
-
-
-def _scheduler_lost(address: str, error: Exception) -> StorageError:
-    return StorageError(
-        "R813",
-        "the Dask cluster does not answer",
-        where=address,
-        found=f"{type(error).__name__}: {error}"[:200],
-        remedy="check that scheduler and workers run, then run again to resume",
-    )

@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from bperp.flows.worker import ElevationSettings, TaskOrder, load_stage
 from bperp.pipeline.stage import Plan, Stage, Task, Template
+from bperp.stores.axes import PAIR_COORDINATES, date_labels, pair_labels
 from bperp.stores.cube import CubeStore, TemplateState
 from bperp.stores.errors import ConfigurationError
 from bperp.stores.layout import layout_digest, template_digest
-from bperp.stores.receipts import Ledger, Marker, task_id
+from bperp.stores.receipts import Ledger, Marker, Receipt, task_id
+
+CHANGED = "options, version or inputs changed"
 
 
 class UpstreamPendingError(ConfigurationError):
@@ -37,6 +42,8 @@ class PlannedStage:
 
     ids: Mapping[str, str]
     """Key to id of every task."""
+    records: Mapping[str, str]
+    """Key to the id of its receipt."""
     outputs: Mapping[str, tuple[str, ...]]
     """Key to the products that the task writes."""
     finished: bool
@@ -63,6 +70,12 @@ class StageContext:
     ledger: Ledger | None = None
     _loaded: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict, repr=False)
 
+    def tasks(self, stage: str) -> Sequence[str]:
+        """Return the keys of the tasks of an earlier stage, whether or not they are done."""
+        if stage not in self.planned:
+            raise UpstreamPendingError(stage)
+        return tuple(self.planned[stage].ids)
+
     def receipts(self, stage: str) -> Mapping[str, Mapping[str, Any]]:
         """Return the receipts of a finished earlier stage by key, as plain JSON.
 
@@ -77,8 +90,8 @@ class StageContext:
         if known is None or not known.finished or self.ledger is None:
             raise UpstreamPendingError(stage)
         if stage not in self._loaded:
-            receipts = self.ledger.load(stage, known.ids)
-            if len(receipts) < len(known.ids):
+            receipts = self.ledger.load(stage, known.records)
+            if len(receipts) < len(known.records):
                 raise UpstreamPendingError(stage)
             self._loaded[stage] = {key: receipt.as_dict() for key, receipt in receipts.items()}
         return self._loaded[stage]
@@ -101,6 +114,8 @@ class StagePlan:
     """State of each product before the run."""
     reasons: Mapping[str, str]
     """Key to why the task has to run; keys that are done are absent."""
+    moved: Mapping[str, Receipt]
+    """Key to the receipt of the same work at another position of its dates."""
     stale: int
     """Receipts on record that the plan no longer contains."""
     marked: bool
@@ -112,14 +127,19 @@ class StagePlan:
         return {order.key: order.id for order in self.orders}
 
     @property
+    def records(self) -> dict[str, str]:
+        """Key to the id of the receipt that proves the task done."""
+        return {order.key: order.record for order in self.orders}
+
+    @property
     def pending(self) -> tuple[TaskOrder, ...]:
         """Tasks without a valid receipt, in the order of the plan."""
         return tuple(order for order in self.orders if order.key in self.reasons)
 
     @property
     def done(self) -> dict[str, str]:
-        """Key to id of the tasks with a valid receipt."""
-        return {key: value for key, value in self.ids.items() if key not in self.reasons}
+        """Key to the id of the receipt, of the tasks that have a valid one."""
+        return {key: value for key, value in self.records.items() if key not in self.reasons}
 
     @property
     def is_current(self) -> bool:
@@ -128,7 +148,8 @@ class StagePlan:
 
     def as_planned(self, *, finished: bool) -> PlannedStage:
         """Return what later stages may know."""
-        return PlannedStage(self.ids, {o.key: o.outputs for o in self.orders}, finished)
+        outputs = {order.key: order.outputs for order in self.orders}
+        return PlannedStage(self.ids, self.records, outputs, finished)
 
     def batches(self) -> dict[str, tuple[TaskOrder, ...]]:
         """Return the pending tasks by their batch, in the order of the plan."""
@@ -171,8 +192,9 @@ def plan_stage(
     plan = stage.plan(context)
     _require_consistent(stage.name, plan)
     layouts = {template.product: layout_digest(template) for template in plan.templates}
+    axes = {template.product: _growing_axis(template) for template in plan.templates}
     orders = tuple(
-        _order(stage, task, context, layouts, allow_unfinished=allow_unfinished)
+        _order(stage, task, context, (layouts, axes), allow_unfinished=allow_unfinished)
         for task in plan.tasks
     )
     ledger = Ledger(store.objects)
@@ -180,7 +202,12 @@ def plan_stage(
     recorded = ledger.recorded(stage.name)
     reasons = {order.key: _reason(order, states, recorded) for order in orders}
     reasons = {key: reason for key, reason in reasons.items() if reason}
-    done = {order.key: order.id[:12] for order in orders if order.key not in reasons}
+    moved = _moved(
+        stage.name, [o for o in orders if reasons.get(o.key) == CHANGED], recorded, ledger
+    )
+    reasons.update(dict.fromkeys(moved, "moved along the dates"))
+    done = {o.key: o.record[:12] for o in orders if o.key not in reasons}
+    done |= {key: receipt.record[:12] for key, receipt in moved.items()}
     return StagePlan(
         name=stage.name,
         version=stage.version,
@@ -188,6 +215,7 @@ def plan_stage(
         orders=orders,
         states=states,
         reasons=reasons,
+        moved=moved,
         stale=sum(len(ids - {done.get(key)}) for key, ids in recorded.items()),
         marked=_is_marked(ledger.marker(stage.name), stage, plan, orders),
     )
@@ -197,10 +225,11 @@ def _order(
     stage: Stage,
     task: Task,
     context: StageContext,
-    layouts: Mapping[str, str],
+    described: tuple[Mapping[str, str], Mapping[str, Mapping[str, int]]],
     *,
     allow_unfinished: bool,
 ) -> TaskOrder:
+    layouts, axes = described
     inputs: dict[str, str] = {}
     readable: set[str] = set()
     for name in task.inputs:
@@ -236,7 +265,53 @@ def _order(
         memory_bytes=task.memory_bytes,
         pixels=task.pixels,
         batch=task.batch,
+        places=_places(task, [axes[product] for product in task.outputs]),
+        locations=task.locations,
+        group=task.group,
     )
+
+
+def _growing_axis(template: Template) -> dict[str, int]:
+    """Return the positions of the dates or pairs of a product."""
+    values = {name: np.asarray(item[1]) for name, item in template.coordinates.items()}
+    if "date" in values:
+        labels = date_labels(values["date"])
+    elif all(name in values for name in PAIR_COORDINATES):
+        labels = pair_labels(*(values[name] for name in PAIR_COORDINATES))
+    else:
+        labels = []
+    return {label: index for index, label in enumerate(labels)}
+
+
+def _places(task: Task, axes: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Return where on the growing axis a task writes: at equal positions in all its products."""
+    found = [{label: axis.get(label, -1) for label in task.labels} for axis in axes]
+    if any(places != found[0] or -1 in places.values() for places in found):
+        raise ValueError(
+            f"labels of {task.stage}/{task.key} must lie at equal positions in its products, "
+            f"instead got {found}"
+        )
+    return found[0] if found else {}
+
+
+def _moved(
+    stage: str,
+    changed: Sequence[TaskOrder],
+    recorded: Mapping[str, set[str]],
+    ledger: Ledger,
+) -> dict[str, Receipt]:
+    """Return the receipts of work that was done for other positions of the same dates."""
+    candidates = {order.key: order for order in changed if order.places}
+    rounds = max((len(recorded[key]) for key in candidates), default=0)
+    found: dict[str, Receipt] = {}
+    for number in range(rounds):
+        asked = {
+            key: sorted(recorded[key])[number] for key in candidates if number < len(recorded[key])
+        }
+        for key, receipt in ledger.load(stage, asked).items():
+            if receipt.id == candidates[key].id:
+                found[key] = receipt
+    return found
 
 
 def _require_consistent(name: str, plan: Plan) -> None:
@@ -260,10 +335,10 @@ def _reason(
         if states[product] is TemplateState.DIFFERENT:
             return f"layout of {product} changed"
     known = recorded.get(order.key, set())
-    if order.id[:12] in known:
+    if order.record[:12] in known:
         absent = [p for p in order.outputs if states[p] is TemplateState.ABSENT]
         return f"{absent[0]} is gone" if absent else ""
-    return "options, version or inputs changed" if known else "new"
+    return CHANGED if known else "new"
 
 
 def _is_marked(
@@ -273,4 +348,4 @@ def _is_marked(
         return False
     templates = {t.product: template_digest(t) for t in plan.templates}
     vouched = {product: entry.get("template") for product, entry in marker.products.items()}
-    return vouched == templates and dict(marker.receipts) == {o.key: o.id for o in orders}
+    return vouched == templates and dict(marker.receipts) == {o.key: o.record for o in orders}

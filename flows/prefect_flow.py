@@ -228,4 +228,4 @@ def _without_receipts(site: RunSite, orders: list[TaskOrder]) -> list[TaskOrder]
     """Return what a first attempt at a batch has left undone."""
     ledger = Ledger(CubeStore(site.root, site.storage_options).objects)
     recorded = ledger.recorded(orders[0].stage) if orders else {}
-    return [order for order in orders if order.id[:12] not in recorded.get(order.key, set())]
+    return [order for order in orders if order.record[:12] not in recorded.get(order.key, set())]

@@ -21,7 +21,6 @@ from bperp.flows.report_page import (
     redact_value,
     table,
 )
-from bperp.stores.replace_file import replacing
 
 BurstState = Literal["used", "hole", "rejected", "flagged"]
 
@@ -157,33 +156,20 @@ class ReportContent:
     created: str = ""
 
 
-def write_report(path: Path | str, content: ReportContent) -> Path:
-    """Write a report as one self-contained HTML file.
+def report_html(content: ReportContent) -> str:
+    """Return a report as one self-contained HTML text.
 
     Parameters
     ----------
-    path : Path or str
-        File to write; it appears or is replaced when it is whole.
     content : ReportContent
-        Plain data; every text is escaped, passwords and tokens in it are masked.
+        Plain data; every text is escaped, passwords and tokens in it are masked. A picture that
+        cannot be read becomes a sentence.
 
     Returns
     -------
-    Path
-        The file.
-
-    Raises
-    ------
-    StorageError
-        ``R804`` disk full, ``R807`` not writable.
+    str
+        The whole document; encode it as UTF-8.
     """
-    with replacing(path) as partial:
-        partial.write_text(report_html(content), encoding="utf-8", newline="\n")
-    return Path(path)
-
-
-def report_html(content: ReportContent) -> str:
-    """Return the HTML text of a report; a picture that cannot be read becomes a sentence."""
     pictures = join(picture_element(p.path, p.title, p.caption) for p in content.pictures)
     sections = [
         ("pictures", "Pictures", pictures),

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NewType
 
+from bperp.flows.masking import mask_secrets
+
 Markup = NewType("Markup", str)
 """HTML that is ready to be written; everything else is escaped."""
 
@@ -98,10 +100,10 @@ def escape(text: object) -> Markup:
 
 
 def redact(text: str) -> str:
-    """Mask passwords, tokens and signatures inside a text with ``***``."""
+    """Mask passwords, tokens, signatures and secrets of the environment with ``***``."""
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
-    return text
+    return mask_secrets(text)
 
 
 def redact_value(name: str, value: str) -> str:

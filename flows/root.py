@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,13 +21,19 @@ RECORD = "stack.json"
 """What was processed and how: enough to read and export a root without the inputs."""
 
 
-def write_root_record(store: CubeStore, config: StackConfig, index: StackIndex) -> None:
+def write_root_record(
+    store: CubeStore,
+    config: StackConfig,
+    index: StackIndex,
+    elevation: Mapping[str, Mapping[str, Any]],
+) -> None:
     """Record the stack, the options and the notes of the index in the root."""
     record = {
         "stack": index.stack.as_dict(),
         "config": config.as_values(),
         "notes": list(index.notes),
         "products": list(index.products),
+        "elevation": elevation,
     }
     text = canonical_json(record)
     if store.objects.read(RECORD) != text:
@@ -48,12 +54,15 @@ class Root:
         Options of the last run.
     notes : tuple of str
         Decisions of the index: duplicates, holes, fallbacks.
+    elevation : dict
+        What the elevation files held, see ``elevation_contents``.
     """
 
     store: CubeStore
     stack: Stack
     config: Mapping[str, Any]
     notes: tuple[str, ...]
+    elevation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, url: str, storage_options: Mapping[str, Any] | None = None) -> Root:
@@ -65,8 +74,8 @@ class Root:
             R801 if no run was ever started there.
         """
         store = CubeStore(url, storage_options)
-        text = store.objects.read(RECORD)
-        if text is None:
+        root = cls.find(store)
+        if root is None:
             raise StorageError(
                 "R801",
                 "this is not a root of bperp",
@@ -75,10 +84,18 @@ class Root:
                 found="none",
                 remedy="give the root: of stack.yaml, after 'bperp run' has been started",
             )
+        return root
+
+    @classmethod
+    def find(cls, store: CubeStore) -> Root | None:
+        """Return the root in a store, ``None`` when no run was ever started there."""
+        text = store.objects.read(RECORD)
+        if text is None:
+            return None
         record = json.loads(text)
-        return cls(
-            store, Stack.from_dict(record["stack"]), record["config"], tuple(record["notes"])
-        )
+        stack = Stack.from_dict(record["stack"])
+        contents = record.get("elevation", {})
+        return cls(store, stack, record["config"], tuple(record["notes"]), contents)
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -21,49 +23,90 @@ from bperp.flows.report import (
     ReportPicture,
     Setting,
     StepTiming,
-    write_report,
+    report_html,
 )
 from bperp.flows.root import Root
 from bperp.flows.step_pictures import draw_step, range_shifts
 from bperp.pipeline.interferogram import COHERENCE_BINS
 from bperp.pipeline.steps import STAGES
-from bperp.stores.objects import local_path
+from bperp.stores.canonical import canonical_json, digest
+from bperp.stores.objects import ObjectStore, without_credentials
+
+REPORT = "report.html"
+RECORD = "receipts/report.json"
+"""What the pictures and the report were made from."""
 
 PACKAGES = ("bperp", "numpy", "numba", "scipy", "xarray", "zarr", "dask", "prefect")
 
 
-def write_pictures_and_report(root: Root, stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Draw the pictures of steps that ran or have none yet, and write the report.
+def write_pictures_and_report(root: Root) -> dict[str, Any]:
+    """Draw the pictures of steps that changed or lost them; write the report if it changed.
+
+    Everything is drawn in a temporary folder and put into the root as objects: pictures first, then
+    the report, then the record of what they were made from. A run that was killed in between is
+    thus made good by the next one.
 
     Parameters
     ----------
     root : Root
-        A local root.
-    stages : sequence of mapping
-        Stage summaries of the run; ``current`` stages keep their pictures.
+        A root, local or in an object store.
 
     Returns
     -------
     dict
-        ``pictures`` (all files) and ``report`` (path).
+        ``pictures`` (all of them) and ``report``: paths, or URLs in an object store.
     """
-    folder = local_path(root.store.root)
-    pictures = folder / "pictures"
-    ran = {item["name"] for item in stages if item["status"] == "done"}
-    drawn = False
-    for number, stage in enumerate(STAGES, start=1):
-        if stage.name not in root.summaries:
+    objects = root.store.objects
+    known: dict[str, Any] = json.loads(objects.read(RECORD) or b'{"steps": {}}')
+    with tempfile.TemporaryDirectory(prefix="bperp-report-") as place:
+        folder = Path(place)
+        steps = _draw_steps(root, folder, known["steps"], set(objects.names("pictures")))
+        pictures = [name for step in steps.values() for name in step["pictures"]]
+        said = digest({"steps": steps, "config": root.config, "notes": list(root.notes)})
+        if known.get("report") != said or objects.modified(REPORT) is None:
+            for name in pictures:
+                _fetch(objects, name, folder)
+            files = sorted(folder / Path(name).name for name in pictures)
+            objects.write(REPORT, report_html(report_content(root, files)).encode())
+            for step in known["steps"].values():
+                for name in set(step["pictures"]).difference(pictures):
+                    objects.remove(name)
+            objects.write(RECORD, canonical_json({"steps": steps, "report": said}))
+    return {
+        "pictures": [f"{objects.url}/{name}" for name in sorted(pictures)],
+        "report": f"{objects.url}/{REPORT}",
+    }
+
+
+def _draw_steps(
+    root: Root, folder: Path, known: Mapping[str, Any], present: set[str]
+) -> dict[str, dict[str, Any]]:
+    """Return, by step, what its pictures were made from and their names; draw what is missing."""
+    markers = root.ledger.markers()
+    steps: dict[str, dict[str, Any]] = {}
+    for stage in STAGES:
+        if stage.name not in markers:
             continue
-        if stage.name in ran or not any(pictures.glob(f"{number:02d}-*.png")):
-            options = root.config
-            drawn |= bool(
-                draw_step(stage.name, pictures, root.stack, root.source, root.summaries, options)
-            )
-    report = folder / "report.html"
-    files = sorted(pictures.glob("*.png"))
-    if drawn or not report.exists():
-        write_report(report, report_content(root, files))
-    return {"pictures": [str(path) for path in files], "report": str(report)}
+        made_from = digest(dict(markers[stage.name].receipts))
+        before = known.get(stage.name, {})
+        if before.get("made_from") == made_from and present.issuperset(before["pictures"]):
+            steps[stage.name] = before
+            continue
+        options = root.config
+        files = draw_step(stage.name, folder, root.stack, root.source, root.summaries, options)
+        for file in files:
+            root.store.objects.write(f"pictures/{file.name}", file.read_bytes())
+        names = [f"pictures/{file.name}" for file in files]
+        steps[stage.name] = {"made_from": made_from, "pictures": names}
+    return steps
+
+
+def _fetch(objects: ObjectStore, name: str, folder: Path) -> None:
+    """Get a picture of an earlier run; one that is gone becomes a sentence of the report."""
+    file = folder / Path(name).name
+    data = None if file.exists() else objects.read(name)
+    if data is not None:
+        file.write_bytes(data)
 
 
 def report_content(root: Root, pictures: Sequence[Path]) -> ReportContent:
@@ -111,9 +154,13 @@ def _settings(config: Mapping[str, Any]) -> list[Setting]:
     })  # fmt: skip
     changed = differences(default, StackConfig.from_values(config))
     return [
-        Setting(name, str(value), str(changed.get(name, (value, value))[0]))
+        Setting(name, _shown(value), _shown(changed.get(name, (value, value))[0]))
         for name, value in _flat(config)
     ]
+
+
+def _shown(value: Any) -> str:
+    return without_credentials(value) if isinstance(value, str) else str(value)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -168,19 +215,18 @@ def _coherence(root: Root) -> list[CoherenceRow]:
     tiles = root.summaries.get("interferogram", {}).values()
     if not tiles:
         return []
-    counts = np.sum([tile["coherence_histogram"] for tile in tiles], axis=0)
-    first, second = (
-        np.asarray(root.source.read("scene/interferogram", name, (slice(None),)), "datetime64[D]")
-        for name in ("reference_date", "secondary_date")
-    )
+    counts: dict[str, Any] = {}
+    for tile in tiles:
+        for pair, histogram in tile.get("coherence_histogram", {}).items():
+            counts[pair] = counts.get(pair, 0) + np.array(histogram)
     centres = (np.arange(COHERENCE_BINS) + 0.5) / COHERENCE_BINS
     rows = []
-    for index, row in enumerate(counts):
+    for pair, row in sorted(counts.items()):
         total = max(1, int(row.sum()))
         median = centres[int(np.searchsorted(np.cumsum(row), 0.5 * total))]
         rows.append(
             CoherenceRow(
-                f"{first[index]} / {second[index]}",
+                pair.replace("_", " / "),
                 float(row @ centres) / total,
                 float(median),
                 float(row[centres > 0.5].sum()) / total,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bperp.flows.config import STEPS, StackConfig, load_config
+from bperp.flows.elevation_contents import elevation_contents, stage_options
 from bperp.flows.engine import (
     ElevationSettings,
     Executor,
@@ -20,9 +21,9 @@ from bperp.flows.progress import Progress
 from bperp.flows.root import Root, write_root_record
 from bperp.flows.root_report import write_pictures_and_report
 from bperp.flows.stack_index import index_stack
+from bperp.flows.status import steps_behind
 from bperp.pipeline.steps import STAGES
 from bperp.stores.cube import CubeStore
-from bperp.stores.objects import is_local
 
 __all__ = ["prepare", "run_stack", "setup_run", "stack_status"]
 
@@ -50,18 +51,24 @@ def setup_run(config: StackConfig, workers: int | None = None, *, record: bool =
     record : bool, default True
         Write the stack and the options to the root; a dry run does not.
     """
-    index = index_stack(config)
     store = CubeStore(config.root)
+    before = Root.find(store)
+    index = index_stack(config, before.stack.reference_date if before else None)
+    heights = elevation_contents(config)
     if record:
-        write_root_record(store, config, index)
+        write_root_record(store, config, index, heights)
     absent: Literal["mask", "sea"] = "sea" if config.geometry.missing_elevation == "sea" else "mask"
     elevation = ElevationSettings(
-        config.dem.path, config.dem.vertical_datum, config.dem.geoid, absent
+        config.dem.path,
+        config.dem.vertical_datum,
+        config.dem.geoid,
+        absent,
+        content_id=str(heights["geometry"]),
     )
-    options = {step: config.step_options(step) for step in STEPS}
-    context = StageContext(index.stack, options, elevation)
+    context = StageContext(index.stack, stage_options(config, heights), elevation)
     number = workers or (None if config.compute.workers == "auto" else config.compute.workers)
-    return RunSetup(STAGES, context, store, number, config.compute.memory_per_worker_bytes)
+    memory = config.compute.memory_per_worker_bytes
+    return RunSetup(STAGES, context, store, number, memory, cluster=config.compute.cluster)
 
 
 def run_stack(
@@ -107,10 +114,7 @@ def run_stack(
     if dry_run:
         return summary
     summary["exports"] = _export(config) if "export" in chosen else []
-    root = Root.open(config.root)
-    if is_local(config.root):
-        summary |= write_pictures_and_report(root, summary["stages"])
-    return summary
+    return summary | write_pictures_and_report(Root.open(config.root))
 
 
 def _run_stages(
@@ -152,11 +156,13 @@ def stack_status(root: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``reference_date``, ``dates``, ``bursts``, ``steps`` (name to ``finished`` and number of
-        tasks), ``notes``, ``flags`` by date.
+        ``reference_date``, ``dates``, ``bursts``, ``steps`` (name to ``finished``, number of tasks
+        and whether the step is ``behind``: made before dates or options changed), ``notes``,
+        ``flags`` by date.
     """
     opened = Root.open(root)
     markers = opened.ledger.markers()
+    behind = steps_behind(opened)
     flags = {
         date: item["flags"]
         for date, item in opened.summaries.get("alignment", {}).items()
@@ -170,6 +176,7 @@ def stack_status(root: str) -> dict[str, Any]:
         "steps": {
             stage.name: {
                 "finished": stage.name in markers,
+                "behind": stage.name in behind,
                 "tasks": len(markers[stage.name].receipts) if stage.name in markers else 0,
             }
             for stage in STAGES

@@ -33,6 +33,7 @@ from bperp.stores.verify import verify_store
 
 PATTERN = "selfcheck/pattern"
 SUM = "selfcheck/sum"
+_FIRST_DAY = np.datetime64("2020-01-01", "D")
 DEFAULTS: Mapping[str, Any] = {
     "dates": ["2020-01-01", "2020-01-13"],
     "lines": 300,
@@ -42,24 +43,24 @@ DEFAULTS: Mapping[str, Any] = {
 }
 
 
-def pattern(date_index: int, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.int32]:
+def pattern(number: int, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.int32]:
     """Return the planted numbers.
 
     Parameters
     ----------
-    date_index : int
-        Index of the date.
+    number : int
+        Number of the date: cycles of 12 days since 2020-01-01.
     rows, columns : ndarray of int, shape (lines,), (samples,)
         Indices of lines and samples.
 
     Returns
     -------
     ndarray of int32, shape (lines, samples)
-        ``(7919 row + 104729 column + 15485863 date) mod 65521``.
+        ``(7919 row + 104729 column + 15485863 number) mod 65521``.
     """
     line = 7919 * rows.astype(np.int64)[:, None]
     sample = 104729 * columns.astype(np.int64)[None, :]
-    return ((line + sample + 15485863 * date_index) % 65521).astype(np.int32)
+    return ((line + sample + 15485863 * number) % 65521).astype(np.int32)
 
 
 def run_selfcheck(
@@ -131,10 +132,12 @@ def _template(product: str, name: str, options: Mapping[str, Any]) -> Template:
 
 def _tiles(options: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     lines, samples = int(options["lines"]), int(options["samples"])
-    for index, date in enumerate(options["dates"]):
+    for date in options["dates"]:
+        days = (np.datetime64(date, "D") - _FIRST_DAY) // np.timedelta64(12, "D")
         for first in range(0, lines, int(options["chunk"])):
             tile = {
-                "date_index": index,
+                "date": date,
+                "number": int(days),
                 "first": first,
                 "stop": min(first + int(options["chunk"]), lines),
                 "shape": [lines, samples],
@@ -145,7 +148,8 @@ def _tiles(options: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any
 
 def _task(stage: str, product: str, date: str, key: str, tile: Any, inputs: Any) -> Task:
     pixels = (tile["stop"] - tile["first"]) * tile["shape"][1]
-    return Task(stage, key, tile, tuple(inputs), (product,), 64 * pixels, pixels, batch=date)
+    outputs, memory = (product,), 64 * pixels
+    return Task(stage, key, tile, tuple(inputs), outputs, memory, pixels, date, labels=(date,))
 
 
 def _plan_pattern(context: Context) -> Plan:
@@ -159,9 +163,9 @@ def _plan_pattern(context: Context) -> Plan:
 
 def _compute_pattern(parameters: Mapping[str, Any], _source: Source) -> Computation:
     rows = np.arange(parameters["first"], parameters["stop"])
-    numbers = pattern(parameters["date_index"], rows, np.arange(parameters["shape"][1]))
+    numbers = pattern(parameters["number"], rows, np.arange(parameters["shape"][1]))
     time.sleep(parameters["delay_s"])
-    origin = (parameters["date_index"], parameters["first"], 0)
+    origin = (parameters["date"], parameters["first"], 0)
     yield Block(PATTERN, "number", origin, numbers[None])
     return {"total": int(numbers.sum())}
 
@@ -177,16 +181,18 @@ def _plan_sum(context: Context) -> Plan:
 
 
 def _compute_sum(parameters: Mapping[str, Any], source: Source) -> Computation:
-    index, (lines, samples) = parameters["date_index"], parameters["shape"]
+    lines, samples = parameters["shape"]
     first, stop = parameters["first"], parameters["stop"]
     top, bottom = max(first - 1, 0), min(stop + 1, lines)
-    window = (slice(index, index + 1), slice(top, bottom), slice(0, samples))
+    window = (parameters["date"], slice(top, bottom), slice(0, samples))
     numbers = source.read(PATTERN, "number", window)[0]
     sums = _sum_of_three(numbers)[first - top : first - top + stop - first]
-    planted = _sum_of_three(pattern(index, np.arange(top, bottom), np.arange(samples)))
+    planted = _sum_of_three(
+        pattern(parameters["number"], np.arange(top, bottom), np.arange(samples))
+    )
     wrong = np.count_nonzero(sums != planted[first - top : first - top + stop - first])
     time.sleep(parameters["delay_s"])
-    yield Block(SUM, "sum", (index, first, 0), sums[None])
+    yield Block(SUM, "sum", (parameters["date"], first, 0), sums[None])
     return {"wrong": wrong}
 
 
@@ -199,10 +205,10 @@ def _sum_of_three(numbers: NDArray[np.int32]) -> NDArray[np.int32]:
 
 PATTERN_STAGE = Stage(
     "selfcheck-pattern",
-    "1",
+    "2",
     "bperp.flows.selfcheck:PATTERN_STAGE",
     _plan_pattern,
     _compute_pattern,
 )
-SUM_STAGE = Stage("selfcheck-sum", "1", "bperp.flows.selfcheck:SUM_STAGE", _plan_sum, _compute_sum)
+SUM_STAGE = Stage("selfcheck-sum", "2", "bperp.flows.selfcheck:SUM_STAGE", _plan_sum, _compute_sum)
 STAGES = (PATTERN_STAGE, SUM_STAGE)

@@ -57,13 +57,16 @@ class _Acquisition:
     products: list[SafeProduct] = field(default_factory=list)
 
 
-def index_stack(config: StackConfig) -> StackIndex:
+def index_stack(config: StackConfig, kept_reference: str | None = None) -> StackIndex:
     """Read all annotations and orbits and arrange the stack.
 
     Parameters
     ----------
     config : StackConfig
         Validated configuration.
+    kept_reference : str, optional
+        Reference date of earlier runs: ``auto`` keeps it while the stack holds it. Another one
+        would put all dates on another grid.
 
     Returns
     -------
@@ -98,7 +101,7 @@ def index_stack(config: StackConfig) -> StackIndex:
             found=f"{len(dates)}: {', '.join(dates) or 'none'}",
             remedy="add products to slc: or widen dates:, swaths: and aoi:",
         )
-    reference = _reference_date(config, images, dates)
+    reference = _reference_date(config, images, dates, kept_reference)
     return _arrange(config, images, dates, reference, notes, acquisitions)
 
 
@@ -401,10 +404,13 @@ def _meets(area: BoundingBox, west: float, east: float) -> bool:
 
 
 def _reference_date(
-    config: StackConfig, images: dict[tuple[str, str], BurstImage], dates: tuple[str, ...]
+    config: StackConfig,
+    images: dict[tuple[str, str], BurstImage],
+    dates: tuple[str, ...],
+    kept: str | None,
 ) -> str:
     if config.reference_date == "auto":
-        return choose_reference(images, dates)
+        return kept if kept in dates else choose_reference(images, dates)
     wanted = str(config.reference_date)
     if wanted not in dates:
         raise StackError(

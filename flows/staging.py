@@ -11,19 +11,22 @@ from numpy.typing import NDArray
 
 from bperp.flows.executors import BASELINE_BYTES, USABLE_SHARE
 from bperp.flows.planning import StagePlan
-from bperp.pipeline.stage import ArraySpec, Block, Template
-from bperp.stores.blocks import BlockRecord
+from bperp.flows.relocation import move_chunks, record_moved
+from bperp.flows.worker import GROUP_CACHE_BYTES
+from bperp.pipeline.stage import ArraySpec, Template
+from bperp.stores.blocks import BlockRecord, PlacedBlock
 from bperp.stores.cube import CubeStore, TemplateState
 from bperp.stores.errors import StorageError
 from bperp.stores.layout import GROWING_DIMENSIONS, template_digest
 from bperp.stores.objects import LocalObjects, is_local
 from bperp.stores.receipts import Ledger, Marker, Receipt, content_digest
+from bperp.stores.verify import metadata_hashes
 
 _BEST_COMPRESSION = 0.1
 """Products of real data never compress better than this; see docs on the codec chain."""
 
 
-def begin_stage(plan: StagePlan, store: CubeStore, memory_limit_bytes: int | None) -> None:
+def begin_stage(plan: StagePlan, store: CubeStore, memory_limit_bytes: int | None) -> StagePlan:
     """Make a store ready for the pending tasks of a stage.
 
     The order keeps readers safe at every instant: the marker goes first, then the receipts that
@@ -38,6 +41,11 @@ def begin_stage(plan: StagePlan, store: CubeStore, memory_limit_bytes: int | Non
     memory_limit_bytes : int or None
         Memory of one worker.
 
+    Returns
+    -------
+    StagePlan
+        What is left to do after chunks were moved to new positions of their dates.
+
     Raises
     ------
     StorageError
@@ -47,11 +55,19 @@ def begin_stage(plan: StagePlan, store: CubeStore, memory_limit_bytes: int | Non
     require_memory(plan, memory_limit_bytes)
     require_disk(plan, store)
     ledger = Ledger(store.objects)
+    marker = ledger.marker(plan.name)
     ledger.remove_marker(plan.name)
-    ledger.retire(plan.name, keep=plan.done)
     for template in plan.templates:
+        store.unseal(template.product)
+    moving = {key: receipt.record for key, receipt in plan.moved.items()}
+    ledger.retire(plan.name, {**plan.done, **moving}, marker)
+    # Before the axes change: a kill on the way leaves products that the next run finishes.
+    moved = move_chunks(plan, store)
+    for template in plan.templates:
+        _remove_entries_beyond(template, store)
         store.create(template, replace=True)
         store.remove_partials(template.product)
+    return record_moved(plan, store, moved) if moved else plan
 
 
 def finish_stage(plan: StagePlan, store: CubeStore) -> Marker:
@@ -75,9 +91,12 @@ def finish_stage(plan: StagePlan, store: CubeStore) -> Marker:
         Tasks left gaps or wrote to one chunk twice: a fault of the stage.
     """
     ledger = Ledger(store.objects)
-    receipts = ledger.load(plan.name, plan.ids)
-    lost = [key for key in plan.ids if key not in receipts]
+    receipts = ledger.load(plan.name, plan.records)
+    lost = [key for key in plan.records if key not in receipts]
     if lost:
+        # It may be there and unreadable: then only its name would count for the next run.
+        for key in lost:
+            ledger.discard(plan.name, key, plan.records[key])
         raise StorageError(
             "R801",
             "a receipt disappeared while the stage was running",
@@ -87,11 +106,30 @@ def finish_stage(plan: StagePlan, store: CubeStore) -> Marker:
     marker = Marker(
         stage=plan.name,
         version=plan.version,
-        receipts=plan.ids,
+        receipts=plan.records,
         products={t.product: _vouch(t, receipts, store) for t in plan.templates},
     )
+    for product, entry in marker.products.items():
+        store.seal(product, entry["content"])
     ledger.write_marker(marker)
     return marker
+
+
+def _remove_entries_beyond(template: Template, store: CubeStore) -> None:
+    """Remove the chunks of dates or pairs that the product holds and its template does not."""
+    if store.state(template) is not TemplateState.COMPATIBLE:
+        return
+    for spec in template.arrays:
+        if not spec.dims or spec.dims[0] not in GROWING_DIMENSIONS:
+            continue
+        remove = store.objects.remove if len(spec.dims) == 1 else store.objects.remove_tree
+        unit = (spec.shards or spec.chunks)[0]
+        try:
+            held = store.array(template.product, spec.name).shape[0]
+        except StorageError:
+            continue  # a damaged description is written anew, and tells nothing
+        for index in range(-(-spec.shape[0] // unit), -(-held // unit)):
+            remove(f"{template.product}/{spec.name}/c/{index}")
 
 
 def require_memory(plan: StagePlan, limit: int | None) -> None:
@@ -99,14 +137,16 @@ def require_memory(plan: StagePlan, limit: int | None) -> None:
     worst = max(plan.pending, key=lambda order: order.memory_bytes, default=None)
     if worst is None or limit is None:
         return
-    needed = int((worst.memory_bytes + BASELINE_BYTES) / USABLE_SHARE)
+    shared = GROUP_CACHE_BYTES if any(order.group for order in plan.pending) else 0
+    needed = int((worst.memory_bytes + shared + BASELINE_BYTES) / USABLE_SHARE)
     if needed > limit:
         raise StorageError(
             "R805",
             "a task would need more memory than a worker has",
             where=worst.name,
             expected=f"at least {needed / 1e6:.0f} MB per worker "
-            f"({worst.memory_bytes / 1e6:.0f} MB for arrays, {BASELINE_BYTES / 1e6:.0f} MB for the "
+            f"({(worst.memory_bytes + shared) / 1e6:.0f} MB for arrays, "
+            f"{BASELINE_BYTES / 1e6:.0f} MB for the "
             f"process, {1 - USABLE_SHARE:.0%} to spare)",
             found=f"{limit / 1e6:.0f} MB per worker",
             remedy="use fewer workers with more memory each (compute.workers, "
@@ -161,10 +201,11 @@ def _vouch(template: Template, receipts: Mapping[str, Receipt], store: CubeStore
         "template": described,
         "content": content_digest(described, [*written, *holes]),
         "holes": [block.as_dict() for block in holes],
+        "metadata": metadata_hashes(store, template.product),
     }
 
 
-def _holes(product: str, spec: ArraySpec, written: list[BlockRecord]) -> Iterator[Block]:
+def _holes(product: str, spec: ArraySpec, written: list[BlockRecord]) -> Iterator[PlacedBlock]:
     """Yield fill blocks, chunk by chunk, for the dates or pairs that no task wrote."""
     count = _writers_per_chunk(spec, [b for b in written if b.variable == spec.name])
     name = f"{product}/{spec.name}"
@@ -194,14 +235,14 @@ def _writers_per_chunk(spec: ArraySpec, written: list[BlockRecord]) -> NDArray[n
     return count
 
 
-def _fill_block(product: str, spec: ArraySpec, index: tuple[int, ...]) -> Block:
+def _fill_block(product: str, spec: ArraySpec, index: tuple[int, ...]) -> PlacedBlock:
     origin = tuple(i * chunk for i, chunk in zip(index, spec.chunks, strict=True))
     shape = tuple(
         min(chunk, size - start)
         for start, chunk, size in zip(origin, spec.chunks, spec.shape, strict=True)
     )
     fill = 0 if spec.fill_value is None else spec.fill_value
-    return Block(product, spec.name, origin, np.full(shape, fill, np.dtype(spec.dtype)))
+    return PlacedBlock(product, spec.name, origin, np.full(shape, fill, np.dtype(spec.dtype)))
 
 
 def changed_products(plan: StagePlan) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def export_stamps(stack: Stack, source: Source, out: Path, *, replace: bool) -> 
     Returns
     -------
     dict
-        ``path``, ``dates``, ``left_out``, ``lines``, ``samples``.
+        ``dates``, ``left_out``, ``lines``, ``samples``, ``nonfinite_samples``.
     """
     complete = [
         date
@@ -60,7 +60,6 @@ def export_stamps(stack: Stack, source: Source, out: Path, *, replace: bool) -> 
         for first in range(0, scene.lines, STRIP_LINES):
             _write_strip(stack, source, tree, first, secondaries)
     return {
-        "path": str(tree.path),
         "dates": complete,
         "left_out": [date for date in stack.dates if date not in complete],
         "lines": scene.lines,
@@ -75,10 +74,10 @@ def _write_strip(
     reader = SceneReader(source, stack.scene.as_dict())
     stop = min(first + STRIP_LINES, stack.scene.lines)
     window = (first, stop, 0, stack.scene.samples)
-    reference = reader.slc(window, stack.date_index(stack.reference_date))
+    reference = reader.slc(window, stack.reference_date)
     tree.write_rslc_rows(_compact(stack.reference_date), first, reference)
     for date in secondaries:
-        secondary = reader.slc(window, stack.date_index(date))
+        secondary = reader.slc(window, date)
         tree.write_rslc_rows(_compact(date), first, secondary)
         tree.write_diff_rows(_compact(date), first, reference * np.conj(secondary))
     tree.write_geometry_rows(

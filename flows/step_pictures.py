@@ -15,6 +15,7 @@ from bperp.pipeline.filtering import PRODUCT as FILTERED
 from bperp.pipeline.geocode import PRODUCT as GEOCODED
 from bperp.pipeline.ingest import product as slc_product
 from bperp.pipeline.interferogram import PRODUCT as INTERFEROGRAM
+from bperp.pipeline.publish_layout import OVERVIEWS
 from bperp.pipeline.radar import ground_spacing_m
 from bperp.pipeline.scatterers import PRODUCT as SCATTERERS
 from bperp.pipeline.scene import SceneReader
@@ -122,13 +123,12 @@ def _draw_ingest(
     from bperp.flows.pictures import picture_amplitude
 
     files = []
-    index = stack.date_index(stack.reference_date)
     for burst in stack.burst_ids:
         image = stack.reference(burst)
         numbers = source.read(
             slc_product(burst),
             "slc",
-            (slice(index, index + 1), slice(0, image.lines), slice(0, image.samples), slice(0, 2)),
+            (stack.reference_date, slice(image.lines), slice(image.samples), slice(2)),
         )[0]
         path = folder / f"01-ingest-{burst}.png"
         picture_amplitude(
@@ -196,14 +196,14 @@ def _draw_coregister(
     from bperp.flows.pictures import picture_amplitude
 
     reader = SceneReader(source, stack.scene.as_dict())
-    index = next(i for i, d in enumerate(stack.dates) if d != stack.reference_date)
-    amplitude = _averaged(stack, lambda window: reader.slc(window, index))
+    date = next(date for date in stack.dates if date != stack.reference_date)
+    amplitude = _averaged(stack, lambda window: reader.slc(window, date))
     path = folder / "05-coregister.png"
     picture_amplitude(
         path,
         amplitude,
         title="Coregistered scene",
-        note=f"{stack.dates[index]} on the grid of {stack.reference_date}",
+        note=f"{date} on the grid of {stack.reference_date}",
         grid=_grid(stack, _factors(stack)),
     )
     return [path]
@@ -357,6 +357,40 @@ def _typical_extremes(velocity: NDArray[Any], coherence: NDArray[Any]) -> list[i
     return list(dict.fromkeys(int(order[place]) for place in places))
 
 
+def _draw_publish(
+    folder: Path,
+    stack: Stack,
+    source: Source,
+    summaries: Summaries,
+    options: Mapping[str, Mapping[str, Any]],
+) -> list[Path]:
+    from bperp.flows.picture_grid import picture_published
+
+    if not summaries["publish"]:
+        return []
+
+    def read(level: int, name: str) -> NDArray[Any]:
+        return source.read(OVERVIEWS, f"{level}/{name}", ())
+
+    # The coarsest level is shorter than this.
+    level = 0
+    while max(len(read(level, name)) for name in ("x", "y")) > LARGEST:
+        level += 1
+    path = folder / "13-publish.png"
+    x, y = read(level, "x"), read(level, "y")
+    picture_published(
+        path,
+        x,
+        y,
+        1000 * read(level, "velocity_los"),
+        1000 * read(level, "displacement"),
+        latest=str(read(level, "date").astype("datetime64[D]")),
+        is_geographic=bool(np.abs(x).max() <= 360.0 and np.abs(y).max() <= 90.0),
+        note=f"reference date {stack.reference_date}",
+    )
+    return [path]
+
+
 _DRAW: dict[str, Callable[..., list[Path]]] = {
     "ingest": _draw_ingest,
     "geometry": _draw_geometry,
@@ -368,4 +402,5 @@ _DRAW: dict[str, Callable[..., list[Path]]] = {
     "geocode": _draw_geocode,
     "scatterers": _draw_scatterers,
     "timeseries": _draw_timeseries,
+    "publish": _draw_publish,
 }

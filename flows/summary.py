@@ -14,7 +14,7 @@ class StageSummary:
 
     ``status`` is ``current`` (nothing to do), ``done``, ``planned`` (dry run), ``waiting`` (dry
     run: cannot be planned before an earlier stage is done) or ``failed``. ``reasons`` maps the keys
-    that ran, or would run, to why.
+    that ran, or would run, to why; ``moved`` tasks only changed position along the dates.
     """
 
     name: str
@@ -23,6 +23,7 @@ class StageSummary:
     run: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
     stale: int = 0
+    moved: int = 0
     holes: int = 0
     seconds: float = 0.0
     bytes_written: int = 0
@@ -64,5 +65,6 @@ def summarise_plan(plan: StagePlan, status: str) -> StageSummary:
         tasks=len(plan.orders),
         reasons=dict(plan.reasons),
         stale=plan.stale,
+        moved=len(plan.moved),
         predicted_memory_bytes=max((order.memory_bytes for order in plan.pending), default=0),
     )

@@ -16,8 +16,9 @@ import resource
 import socket
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -26,17 +27,24 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bperp.pipeline.stage import Computation, Region, Stage, Summary
-from bperp.stores.blocks import BlockRecord
+from bperp.pipeline.stage import Block, Computation, Region, Stage, Summary
+from bperp.stores.axes import GrowingAxes
+from bperp.stores.blocks import BlockRecord, PlacedBlock
 from bperp.stores.canonical import canonical_json, digest, plain
 from bperp.stores.cube import CubeStore
 from bperp.stores.errors import BperpError, NetworkError, StorageError
 from bperp.stores.locks import read_owner
-from bperp.stores.receipts import Ledger, Receipt
+from bperp.stores.receipts import Ledger, Receipt, record_id
 
 if TYPE_CHECKING:
     from bperp.stores.measurement import MeasurementReader
 
+
+GROUP_CACHE_BYTES = 128 << 20
+"""Windows that the tasks of a group keep between them."""
+
+_MEMORIES: dict[tuple[str, str, str, str], GroupMemory] = {}
+"""The memory of the group that this process works on; never more than one."""
 
 # Parameters of mallopt(3).
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
@@ -47,12 +55,14 @@ class ElevationSettings:
     """Where heights come from; see ``bperp.stores.elevation``.
 
     ``absent`` tells what stands where no tile lies: ``mask`` (NaN, the stage decides) or ``sea``.
+    ``content_id`` is a digest of the files: a worker must not keep a model that was replaced.
     """
 
     url: str
     vertical_datum: str
     geoid: str | None = None
     absent: Literal["mask", "sea"] = "mask"
+    content_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,8 @@ class TaskOrder:
 
     ``path`` is the import path ``module:ATTRIBUTE`` of the stage, ``inputs`` maps ``"stage/key"``
     to ids, ``readable`` lists the finished products that the task may read, ``outputs`` those that
-    it may write.
+    it may write, ``places`` the positions of its dates or pairs in them. ``locations`` is added to
+    the parameters; orders of one ``group`` share what they read.
     """
 
     id: str
@@ -102,15 +113,25 @@ class TaskOrder:
     memory_bytes: int
     pixels: int = 0
     batch: str = ""
+    places: Mapping[str, int] = field(default_factory=dict)
+    locations: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
 
     @property
     def name(self) -> str:
         """``stage/key``."""
         return f"{self.stage}/{self.key}"
 
+    @property
+    def record(self) -> str:
+        """Id of the receipt that proves this order done."""
+        return record_id(self.id, self.places)
+
     def as_json(self) -> str:
         """Return the text that ``from_json`` restores."""
-        return canonical_json(asdict(self)).decode()
+        # Not asdict, which copies the parameters: that took four times as long as the JSON.
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return canonical_json(values).decode()
 
     @classmethod
     def from_json(cls, text: str) -> TaskOrder:
@@ -128,6 +149,7 @@ class TaskResult:
     key: str
     id: str
     seconds: float
+    cpu_seconds: float
     bytes_written: int
     pixels: int
     peak_rss_bytes: int
@@ -149,6 +171,29 @@ class TaskFailedError(RuntimeError):
         return (_rebuild_failure, (self.task, self.cause, self.details, self.transient))
 
 
+class GroupMemory:
+    """What the tasks of a group share: the windows they read last, and what they made of them."""
+
+    def __init__(self, limit_bytes: int = GROUP_CACHE_BYTES) -> None:
+        self.limit_bytes = limit_bytes
+        self.made: dict[str, Any] = {}
+        self._windows: OrderedDict[Any, NDArray[Any]] = OrderedDict()
+        self._bytes = 0
+
+    def window(self, key: Any, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return a window, read-only, from memory if it is there."""
+        if key in self._windows:
+            self._windows.move_to_end(key)
+            return self._windows[key]
+        values = read()
+        values.setflags(write=False)
+        self._windows[key] = values
+        self._bytes += values.nbytes
+        while self._bytes > self.limit_bytes:
+            self._bytes -= self._windows.popitem(last=False)[1].nbytes
+        return values
+
+
 class TaskSource:
     """The ``Source`` of a running task.
 
@@ -160,6 +205,10 @@ class TaskSource:
         Products of finished stages that the task declared as inputs.
     elevation : ElevationSettings, optional
         Where heights come from.
+    axes : GrowingAxes, optional
+        Where dates and pairs lie in the products.
+    memory : GroupMemory, optional
+        What the tasks of a group share; without it every window is read from the store.
     """
 
     def __init__(
@@ -167,8 +216,11 @@ class TaskSource:
         store: CubeStore,
         readable: frozenset[str],
         elevation: ElevationSettings | None = None,
+        axes: GrowingAxes | None = None,
+        memory: GroupMemory | None = None,
     ) -> None:
         self.store, self.readable, self.elevation_settings = store, readable, elevation
+        self._axes, self._memory = axes or GrowingAxes(store), memory
         self._measurement: tuple[tuple[str, str], MeasurementReader] | None = None
 
     def read(self, product: str, variable: str, region: Region) -> NDArray[Any]:
@@ -187,7 +239,31 @@ class TaskSource:
                 expected=", ".join(sorted(self.readable)) or "no product at all",
                 remedy="run the earlier stages first",
             )
-        return self.store.read(product, variable, region)
+        if self._memory is None:
+            return self._read(product, variable, region)
+        key = (product, variable, tuple(map(str, region)))
+        return self._memory.window(key, lambda: self._read(product, variable, region))
+
+    def _read(self, product: str, variable: str, region: Region) -> NDArray[Any]:
+        """Read a window; labels of the first axis become positions."""
+        first = region[0] if region else None
+        tail = tuple(part for part in region[1:] if isinstance(part, slice))
+        if first is None or isinstance(first, slice):
+            return self.store.read(product, variable, (first, *tail) if first else ())
+        labels = (first,) if isinstance(first, str) else first
+        rows = self._axes.positions(product, labels)
+        if rows == list(range(rows[0], rows[0] + len(rows))):
+            return self.store.read(product, variable, (slice(rows[0], rows[-1] + 1), *tail))
+        parts = [self.store.read(product, variable, (slice(r, r + 1), *tail)) for r in rows]
+        return np.concatenate(parts)
+
+    def shared(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what an earlier task of the same group made under a name, else make it now."""
+        if self._memory is None:
+            return make()
+        if name not in self._memory.made:
+            self._memory.made[name] = make()
+        return self._memory.made[name]
 
     def measurement(self, url: str, member: str, first_line: int, lines: int) -> NDArray[np.int16]:
         """Return ``(lines, samples, 2)`` digital numbers of a measurement file.
@@ -312,14 +388,16 @@ def is_transient(error: BaseException) -> bool:
 
 
 def _perform(site: RunSite, order: TaskOrder) -> TaskResult:
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     store = _open_store(site.root, canonical_json(dict(site.storage_options)).decode(), site.token)
-    _require_current_run(site, store)
+    require_current_run(site, store)
     readable = frozenset(order.readable)
-    with contextlib.closing(TaskSource(store, readable, site.elevation)) as source:
-        computation = load_stage(order.path).compute(order.parameters, source)
+    axes, memory = _axes_of(store), _memory_of(site, order)
+    with contextlib.closing(TaskSource(store, readable, site.elevation, axes, memory)) as source:
+        parameters = {**order.parameters, **order.locations}
+        computation = load_stage(order.path).compute(parameters, source)
         blocks, summary = _write_all(computation, order, store)
-    _require_current_run(site, store)
+    require_current_run(site, store)
     receipt = Receipt(
         id=order.id,
         stage=order.stage,
@@ -329,9 +407,11 @@ def _perform(site: RunSite, order: TaskOrder) -> TaskResult:
         parameters_digest=digest(dict(order.parameters)),
         blocks=blocks,
         summary=plain(summary),
+        places=order.places,
         code_version=_code_version(),
         host=socket.gethostname(),
         seconds=round(time.perf_counter() - started, 4),
+        cpu_seconds=round(time.process_time() - cpu_started, 4),
         bytes_written=sum(_block_bytes(store, block) for block in blocks),
         peak_rss_bytes=peak_rss_bytes(),
     )
@@ -341,6 +421,7 @@ def _perform(site: RunSite, order: TaskOrder) -> TaskResult:
         key=order.key,
         id=order.id,
         seconds=receipt.seconds,
+        cpu_seconds=receipt.cpu_seconds,
         bytes_written=receipt.bytes_written,
         pixels=order.pixels,
         peak_rss_bytes=receipt.peak_rss_bytes,
@@ -360,10 +441,24 @@ def _write_all(
             return tuple(records), stop.value or {}
         if block.product not in order.outputs:
             raise ValueError(f"wrote to {block.product}, which is not among its outputs")
-        records.append(store.write_block(block))
+        records.append(store.write_block(_placed(block, order)))
 
 
-def _require_current_run(site: RunSite, store: CubeStore) -> None:
+def _placed(block: Block, order: TaskOrder) -> PlacedBlock:
+    """Return a block with the label of its first axis turned into a position."""
+    first, *rest = block.origin or (None,)
+    if isinstance(first, str) != bool(order.places) or first not in (order.places or (first,)):
+        raise ValueError(
+            f"origin of {block.product} must start with one of {list(order.places) or 'no labels'},"
+            f" instead got {first!r}"
+        )
+    numbers = [order.places[first]] if isinstance(first, str) else [first] if block.origin else []
+    origin = tuple(int(part) for part in (*numbers, *rest) if part is not None)
+    return PlacedBlock(block.product, block.variable, origin, block.data)
+
+
+def require_current_run(site: RunSite, store: CubeStore) -> None:
+    """Raise R806 when another run holds the lock of the store."""
     if not site.token:
         return
     owner = read_owner(store.objects)
@@ -388,6 +483,22 @@ def _open_store(root: str, storage_options: str, token: str) -> CubeStore:
     # one run to the next.
     del token
     return CubeStore(root, json.loads(storage_options))
+
+
+@lru_cache(maxsize=4)
+def _axes_of(store: CubeStore) -> GrowingAxes:
+    # Stores are those of _open_store: one per run, whose finished products keep their axes.
+    return GrowingAxes(store)
+
+
+def _memory_of(site: RunSite, order: TaskOrder) -> GroupMemory | None:
+    """Return the memory of the order's group; that of another group is given up."""
+    key = (site.root, site.token, order.stage, order.group) if order.group else None
+    if key is None or key not in _MEMORIES:
+        _MEMORIES.clear()
+        if key is not None:
+            _MEMORIES[key] = GroupMemory()
+    return _MEMORIES[key] if key is not None else None
 
 
 @lru_cache(maxsize=2)

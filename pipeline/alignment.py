@@ -69,13 +69,12 @@ def _task(stack: Stack, date: str, options: dict[str, Any], heights: list[float]
     places = {place.burst_id: place for place in stack.scene.placements}
     parameters = {
         "date": date,
-        "date_index": stack.date_index(date),
         "reference_date": stack.reference_date,
-        "network": [{"date": other, "index": stack.date_index(other)} for other in network],
+        "network": network,
         "bursts": [
             {
-                "reference": stack.reference(burst).as_dict(),
-                "secondary": stack.images[burst, date].as_dict(),
+                "reference": stack.reference(burst).as_parameters(),
+                "secondary": stack.images[burst, date].as_parameters(),
                 "origin": [places[burst].azimuth, places[burst].range],
             }
             for burst in bursts
@@ -93,6 +92,7 @@ def _task(stack: Stack, date: str, options: dict[str, Any], heights: list[float]
         tuple(product(burst) for burst in bursts),
         memory_bytes=128 << 20,
         batch=date,
+        labels=(date,),
     )
 
 
@@ -189,7 +189,7 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
             "azimuth_surface": np.zeros(SURFACE_TERMS) if applied is None else applied.coefficients,
             "perpendicular_baseline": baselines[name],
         }
-        yield from _blocks(name, parameters["date_index"], values, exact=found.is_exact)
+        yield from _blocks(name, parameters["date"], values, exact=found.is_exact)
     return {
         "date": parameters["date"],
         "azimuth_shift_lines": azimuth.value,
@@ -215,8 +215,7 @@ class _Rows:
 
     def __init__(self, parameters: Mapping[str, Any], source: Source) -> None:
         self._parameters, self._source = parameters, source
-        self._dates = [parameters["reference_date"]]
-        self._dates += [item["date"] for item in parameters["network"]]
+        self._dates = [parameters["reference_date"], *parameters["network"]]
         self._days = [int(np.datetime64(date, "D").astype(np.int64)) for date in self._dates]
         self._partners = self._read("partner_date")
         self._range = self._read("range_shift"), self._read("range_shift_sigma")
@@ -224,10 +223,7 @@ class _Rows:
 
     def _read(self, variable: str) -> list[NDArray[Any]]:
         """Return the rows of a variable in the order of the network."""
-        indices = [item["index"] for item in self._parameters["network"]]
-        low, high = min(indices), max(indices) + 1
-        rows = self._source.read(MISREGISTRATION, variable, (slice(low, high),))
-        return [rows[index - low] for index in indices]
+        return list(self._source.read(MISREGISTRATION, variable, (tuple(self._dates[1:]),)))
 
     def solve(self, name: str, swath: int | None) -> _Shift:
         """Return the shift of the date; ``swath`` selects a column of a range shift."""
@@ -274,8 +270,7 @@ class _Rows:
         """Fit a smooth azimuth shift to the parts of the overlaps, against the reference date."""
         if not self._parameters["overlaps"]:
             return None
-        row = (slice(self._parameters["date_index"], self._parameters["date_index"] + 1),)
-        region = (*row, slice(0, 1))
+        region = (self._parameters["date"], slice(0, 1))
         shifts = self._source.read(MISREGISTRATION, "block_shift", region)[0, 0]
         sigmas = self._source.read(MISREGISTRATION, "block_shift_sigma", region)[0, 0]
         edges = np.array(self._parameters["overlaps"], np.float64)
@@ -313,13 +308,11 @@ def _in_burst(surface: AzimuthSurface, origin: list[int]) -> Surface:
     return evaluate
 
 
-def _blocks(
-    name: str, date_index: int, values: Mapping[str, Any], *, exact: bool
-) -> Iterator[Block]:
+def _blocks(name: str, date: str, values: Mapping[str, Any], *, exact: bool) -> Iterator[Block]:
     for variable, value in values.items():
         data = np.asarray(value, np.float64)[np.newaxis]
-        yield Block(product(name), variable, (date_index, *[0] * (data.ndim - 1)), data)
-    yield Block(product(name), "is_exact", (date_index,), np.array([exact], np.uint8))
+        yield Block(product(name), variable, (date, *[0] * (data.ndim - 1)), data)
+    yield Block(product(name), "is_exact", (date,), np.array([exact], np.uint8))
 
 
 def _describe(surface: AzimuthSurface | None, *, is_applied: bool) -> dict[str, Any] | None:
@@ -355,4 +348,4 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-STAGE = Stage("alignment", "2", "bperp.pipeline.alignment:STAGE", _plan, _compute)
+STAGE = Stage("alignment", "3", "bperp.pipeline.alignment:STAGE", _plan, _compute)

@@ -6,7 +6,7 @@ calibration of each date by its scene mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,12 @@ PRODUCT = "scene/amplitude"
 STRIP_BYTES = 256 << 20
 
 
-def calibration(context: Context) -> list[float]:
-    """Return the mean amplitude of each date over all its bursts (StaMPS calamp)."""
+def calibration(context: Context, dates: Sequence[str]) -> list[float]:
+    """Return the mean amplitude of dates over all their bursts (StaMPS calamp)."""
     stack: Stack = context.stack
     receipts = context.receipts("coregister")
     factors = []
-    for date in stack.dates:
+    for date in dates:
         sums = [
             receipts[f"{burst}/{date}"]["summary"]
             for burst in stack.burst_ids
@@ -38,11 +38,11 @@ def calibration(context: Context) -> list[float]:
     return factors
 
 
-def complete_dates(stack: Stack) -> list[int]:
-    """Return the indices of dates on which every burst exists."""
+def complete_dates(stack: Stack) -> list[str]:
+    """Return the dates on which every burst exists."""
     return [
-        index
-        for index, date in enumerate(stack.dates)
+        date
+        for date in stack.dates
         if all((burst, date) in stack.images for burst in stack.burst_ids)
     ]
 
@@ -52,7 +52,7 @@ def _plan(context: Context) -> Plan:
     shape = (stack.scene.lines, stack.scene.samples)
     threshold = context.options["amplitude"]["max_amplitude_dispersion"]
     dates = complete_dates(stack)
-    factors = calibration(context)
+    factors = calibration(context, dates)
     arrays = (
         raster(
             "amplitude_dispersion",
@@ -76,14 +76,10 @@ def _plan(context: Context) -> Plan:
             "scene": stack.scene.as_dict(),
             "window": list(window),
             "dates": dates,
-            "calibration": [factors[index] for index in dates],
+            "calibration": factors,
             "max_amplitude_dispersion": threshold,
         }
-        inputs = tuple(
-            f"coregister/{burst}/{stack.dates[index]}"
-            for burst in stack.burst_ids
-            for index in dates
-        )
+        inputs = tuple(f"coregister/{burst}/{date}" for burst in stack.burst_ids for date in dates)
         memory = 2 * min(STRIP_BYTES, 8 * pixels * len(dates)) + 8 * pixels + (64 << 20)
         tasks.append(
             Task("amplitude", key, parameters, inputs, (PRODUCT,), memory,
@@ -111,4 +107,4 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     return {"candidates": int(np.count_nonzero(below))}
 
 
-STAGE = Stage("amplitude", "1", "bperp.pipeline.amplitude:STAGE", _plan, _compute)
+STAGE = Stage("amplitude", "2", "bperp.pipeline.amplitude:STAGE", _plan, _compute)

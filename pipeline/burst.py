@@ -46,7 +46,6 @@ class BurstImage:
     mission: str
     polarization: str
     product: str
-    url: str
     member: str
     first_line: int
     """Line of the measurement file at which the burst starts."""
@@ -73,6 +72,8 @@ class BurstImage:
     ipf_version: str
     content_id: str = ""
     """Digest of the product's checksums and sizes: a replaced product is another input."""
+    url: str = ""
+    """Where the product lies; no part of what it is."""
     flags: tuple[str, ...] = ()
     """Recorded fallbacks, e.g. ``restituted-orbit``."""
     # What only the corrections of timing need is None in records from before there were any.
@@ -108,6 +109,10 @@ class BurstImage:
     def as_dict(self) -> dict[str, Any]:
         """Return nested dictionaries and lists that ``from_dict`` restores."""
         return asdict(self)
+
+    def as_parameters(self) -> dict[str, Any]:
+        """Return ``as_dict`` without the place of the product, for the identity of tasks."""
+        return {name: value for name, value in self.as_dict().items() if name != "url"}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> BurstImage:

@@ -24,23 +24,25 @@ LARGEST_SHIFT = 0.05
 """Share of the bandwidth by which bands may differ before ``auto`` filters a pair."""
 
 
-def pairs_to_filter(context: Context, pairs: Sequence[Pair]) -> list[int]:
-    """Return the positions of the pairs that the option ``interferogram.common_band`` means."""
+def pairs_to_filter(context: Context, pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs that the option ``interferogram.common_band`` means."""
     choice = context.options["interferogram"]["common_band"]
     if choice != "auto":
-        return list(range(len(pairs))) if choice == "always" else []
+        return list(pairs) if choice == "always" else []
     stack: Stack = context.stack
     receipts = context.receipts("alignment")
-    baselines = [receipts[date]["summary"]["perpendicular_baseline_m"] for date in stack.dates]
+    baselines = {
+        date: receipts[date]["summary"]["perpendicular_baseline_m"] for date in stack.dates
+    }
     chosen = []
-    for position, (first, second) in enumerate(pairs):
+    for first, second in pairs:
         shared = baselines[first].keys() & baselines[second].keys()
         shares = [
             _share(stack.reference(burst), baselines[second][burst] - baselines[first][burst])
             for burst in sorted(shared)
         ]
         if max(shares, default=0.0) > LARGEST_SHIFT:
-            chosen.append(position)
+            chosen.append((first, second))
     return chosen
 
 
@@ -98,7 +100,7 @@ class CommonBandReader:
     ) -> None:
         self._source, self._reader = source, SceneReader(source, scene)
         self._images = {name: BurstImage.from_dict(record) for name, record in images.items()}
-        self._centres: dict[tuple[str, int], NDArray[np.float64]] = {}
+        self._centres: dict[tuple[str, str], NDArray[np.float64]] = {}
 
     def pair(
         self, window: Window, pair: Pair
@@ -125,13 +127,13 @@ class CommonBandReader:
                 target[piece.target] = part[:, inner]
         return result
 
-    def _centre_hz(self, burst: str, date_index: int) -> NDArray[np.float64]:
+    def _centre_hz(self, burst: str, date: str) -> NDArray[np.float64]:
         """Return the centre of a date's band per sample of a burst: zero on the reference date."""
-        key = (burst, date_index)
+        key = (burst, date)
         if key not in self._centres:
             image = self._images[burst]
             sample = np.arange(image.samples, dtype=np.float64)
-            baseline = read_baseline(self._source, burst, date_index)
+            baseline = read_baseline(self._source, burst, date)
             middle = (np.full(1, 0.5 * image.lines), sample, np.full(1, baseline.domain[2, 0]))
             self._centres[key] = band_shift_hz(image, sample, evaluate_points(baseline, *middle))
         return self._centres[key]

@@ -54,9 +54,8 @@ def _plan(context: Context) -> Plan:
 def _task(stack: Stack, burst_id: str, date: str, range_taps: int | str) -> Task:
     reference = stack.reference(burst_id)
     parameters = {
-        "reference": reference.as_dict(),
-        "secondary": stack.images[burst_id, date].as_dict(),
-        "date_index": stack.date_index(date),
+        "reference": reference.as_parameters(),
+        "secondary": stack.images[burst_id, date].as_parameters(),
         "is_reference": date == stack.reference_date,
         "range_taps": range_taps,
         "areas": [list(area) for area in stack.needed(burst_id, overlaps=False)],
@@ -70,25 +69,26 @@ def _task(stack: Stack, burst_id: str, date: str, range_taps: int | str) -> Task
         TASK_MEMORY,
         pixels=reference.lines * reference.samples,
         batch=f"{burst_id}/{date}",
+        labels=(date,),
     )
 
 
 def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     reference = BurstImage.from_dict(parameters["reference"])
     secondary = BurstImage.from_dict(parameters["secondary"])
-    index = parameters["date_index"]
     name = product(reference.burst_id)
     resampler = None if parameters["is_reference"] else _resampler(parameters, source)
     amplitude, count, clipped = 0.0, 0, 0
     shape = (reference.lines, reference.samples)
     for _, window in tile_windows(shape, (CHUNK_LINES, CHUNK_SAMPLES)):
-        origin = (index, window[0], window[2], 0)
+        origin = (secondary.date, window[0], window[2], 0)
         rows, columns = slice(window[0], window[1]), slice(window[2], window[3])
         if not meets_any(window, parameters["areas"]):
             yield Block(name, "slc", origin, _empty(window))
             continue
         if resampler is None:
-            pairs = read_numbers(source, reference.burst_id, index, rows, columns)[np.newaxis]
+            numbers = read_numbers(source, reference.burst_id, reference.date, rows, columns)
+            pairs = numbers[np.newaxis]
         else:
             pairs, lost = _round(resampler.window(source, window))
             clipped += lost
@@ -113,9 +113,8 @@ def _resampler(parameters: Mapping[str, Any], source: Source) -> Resampler:
         BurstImage.from_dict(parameters["reference"]),
         BurstImage.from_dict(parameters["secondary"]),
     )
-    index = parameters["date_index"]
-    offsets = read_offsets(source, images[0].burst_id, index)
-    return Resampler.prepare(images, offsets, index, parameters["range_taps"])
+    offsets = read_offsets(source, images[0].burst_id, images[1].date)
+    return Resampler.prepare(images, offsets, parameters["range_taps"])
 
 
 def _round(samples: NDArray[np.complex64]) -> tuple[NDArray[np.int16], int]:
@@ -124,4 +123,4 @@ def _round(samples: NDArray[np.complex64]) -> tuple[NDArray[np.int16], int]:
     return pairs, quantise_samples(samples, pairs[0])
 
 
-STAGE = Stage("coregister", "2", "bperp.pipeline.coregister:STAGE", _plan, _compute)
+STAGE = Stage("coregister", "3", "bperp.pipeline.coregister:STAGE", _plan, _compute)

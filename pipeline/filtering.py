@@ -6,13 +6,13 @@ tells best where the filtered phase can be trusted: in simulated fringes of vary
 parts errors above 0.5 rad from the rest with 0.97 of the area under the curve, the sample coherence
 with 0.80.
 
-A task is one spatial tile, pair by pair. Patches of the filter stand on a grid fixed to the scene,
-so the result does not depend on tiles.
+A task is one spatial tile and the pairs that end on one date. Patches of the filter stand on a grid
+fixed to the scene, so the result does not depend on tiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,19 @@ from bperp.kernels.goldstein import filter_goldstein
 from bperp.pipeline.interferogram import PRODUCT as INTERFEROGRAM
 from bperp.pipeline.interferogram import TILE as CHUNK
 from bperp.pipeline.layout import raster
-from bperp.pipeline.pairs import pair_coordinates, selected_pairs
+from bperp.pipeline.pairs import Pair, pair_coordinates, pairs_by_date, selected_pairs
 from bperp.pipeline.scene import Window, tile_windows
-from bperp.pipeline.stage import Block, Computation, Context, Plan, Source, Stage, Task, Template
+from bperp.pipeline.stage import (
+    Block,
+    Computation,
+    Context,
+    Plan,
+    Source,
+    Stage,
+    Task,
+    Template,
+    pair_label,
+)
 
 PRODUCT = "scene/filtered"
 TILE = (4 * CHUNK[0], 4 * CHUNK[1])
@@ -45,10 +55,9 @@ def _plan(context: Context) -> Plan:
         return Plan((), ())
     scene = context.stack.scene
     shape = (scene.lines // scene.looks[0], scene.samples // scene.looks[1])
-    pairs = len(selected_pairs(context))
+    pairs = selected_pairs(context)
     parameters = {
         "shape": list(shape),
-        "pairs": pairs,
         "strength": options["strength"],
         "patch": options["window"],
         "overlap": options["overlap"],
@@ -58,19 +67,24 @@ def _plan(context: Context) -> Plan:
     for key, window in tile_windows(shape, TILE):
         around = _around(window, parameters["patch"], shape)
         pixels = (window[1] - window[0]) * (window[3] - window[2])
-        tasks.append(
-            Task(
-                "filter",
-                key,
-                {**parameters, "window": list(window)},
-                tuple(f"interferogram/{name}" for name, chunk in chunks if _meet(around, chunk)),
-                (PRODUCT,),
-                memory_bytes=_memory(around),
-                pixels=pixels * pairs,
-                batch="scene",
+        below = [name for name, chunk in chunks if _meet(around, chunk)]
+        for date, ending in pairs_by_date(pairs, context.stack.reference_date).items():
+            labels = tuple(pair_label(*pair) for pair in ending)
+            tasks.append(
+                Task(
+                    "filter",
+                    f"{key}/{date}",
+                    {**parameters, "window": list(window), "pairs": list(labels)},
+                    tuple(f"interferogram/{name}/{date}" for name in below),
+                    (PRODUCT,),
+                    memory_bytes=_memory(around),
+                    pixels=pixels * len(ending),
+                    batch="scene",
+                    labels=labels,
+                    group=key,
+                )
             )
-        )
-    return Plan((_template(context, shape, parameters),), tuple(tasks))
+    return Plan((_template(pairs, shape, parameters),), tuple(tasks))
 
 
 def _around(window: Window, halo: int, shape: tuple[int, int]) -> Window:
@@ -94,8 +108,9 @@ def _memory(around: Window) -> int:
     return BYTES_PER_PIXEL * pixels + WORKSPACE_BYTES
 
 
-def _template(context: Context, shape: tuple[int, int], parameters: Mapping[str, Any]) -> Template:
-    pairs = selected_pairs(context)
+def _template(
+    pairs: Sequence[Pair], shape: tuple[int, int], parameters: Mapping[str, Any]
+) -> Template:
     cube, dims = (len(pairs), *shape), ("pair", "azimuth", "range")
     chunks = (1, min(CHUNK[0], shape[0]), min(CHUNK[1], shape[1]))
     arrays = (
@@ -113,7 +128,7 @@ def _template(context: Context, shape: tuple[int, int], parameters: Mapping[str,
         "window": parameters["patch"],
         "overlap": parameters["overlap"],
     }
-    return Template(PRODUCT, arrays, pair_coordinates(context.stack, pairs), attributes)
+    return Template(PRODUCT, arrays, pair_coordinates(pairs), attributes)
 
 
 def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
@@ -121,8 +136,8 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     around = _around(window, parameters["patch"], tuple(parameters["shape"]))
     interior = (top - around[0], bottom - around[0], left - around[2], right - around[2])
     counts, sums = [], []
-    for pair in range(parameters["pairs"]):
-        region = (slice(pair, pair + 1), slice(*around[:2]), slice(*around[2:]))
+    for pair in parameters["pairs"]:
+        region = (pair, slice(*around[:2]), slice(*around[2:]))
         strength = parameters["strength"]
         if strength == "coherence":
             strength = source.read(INTERFEROGRAM, "coherence", region)[0]
@@ -143,7 +158,10 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
         consistency[missing] = np.nan
         yield Block(PRODUCT, "phase", (pair, top, left), phase[None])
         yield Block(PRODUCT, "phase_consistency", (pair, top, left), consistency[None])
-    return {"valid_pixels": counts, "phase_consistency_sum": sums}
+    return {
+        "valid_pixels": dict(zip(parameters["pairs"], counts, strict=True)),
+        "phase_consistency_sum": dict(zip(parameters["pairs"], sums, strict=True)),
+    }
 
 
 def _phasor(phase_rad: NDArray[np.float32]) -> NDArray[np.complex64]:
@@ -154,4 +172,4 @@ def _phasor(phase_rad: NDArray[np.float32]) -> NDArray[np.complex64]:
     return phasor
 
 
-STAGE = Stage("filter", "1", "bperp.pipeline.filtering:STAGE", _plan, _compute)
+STAGE = Stage("filter", "2", "bperp.pipeline.filtering:STAGE", _plan, _compute)

@@ -1,13 +1,14 @@
 """Step geocode: the interferograms of the scene on a map, corrected for terrain.
 
 Product ``scene/geocoded`` ``(pair, y, x)`` and ``(y, x)``: each cell of the map, at the height of
-the elevation model, is looked up in the radar image of the burst that owns its place. A task is
-one tile of the map over all pairs.
+the elevation model, is looked up in the radar image of the burst that owns its place. A task is one
+tile of the map and the pairs that end on one date; what does not depend on dates is a task of its
+own. The tasks of a tile share the places of its cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from bperp.pipeline.interferogram import PRODUCT as INTERFEROGRAM
 from bperp.pipeline.layout import Coordinate, raster
 from bperp.pipeline.map_cells import (
     MARGIN_M,
+    ElevationWindow,
     MapCells,
     PlacedBurst,
     cell_look,
@@ -29,7 +31,7 @@ from bperp.pipeline.map_cells import (
     read_elevation,
 )
 from bperp.pipeline.map_grid import MapGrid, boxes_on_map, plan_map_grid
-from bperp.pipeline.pairs import Pair, pair_coordinates, selected_pairs
+from bperp.pipeline.pairs import Pair, pair_coordinates, pairs_by_date, selected_pairs
 from bperp.pipeline.radar import ground_spacing_m
 from bperp.pipeline.scene import tile_windows
 from bperp.pipeline.stack import Stack
@@ -43,6 +45,7 @@ from bperp.pipeline.stage import (
     Stage,
     Task,
     Template,
+    pair_label,
 )
 
 PRODUCT = "scene/geocoded"
@@ -70,12 +73,12 @@ def _plan(context: Context) -> Plan:
     outlines = [burst.outline_deg(span) for burst, span in zip(bursts, heights, strict=True)]
     grid = plan_map_grid(options, outlines, min(_pixel_m(stack)))
     boxes = boxes_on_map(grid.crs, outlines)
-    phase, inputs = _inputs(context)
+    phase, stages = _phase_product(context)
     pairs = selected_pairs(context)
+    groups = pairs_by_date(pairs, stack.reference_date)
     geometry = dict(context.options["geometry"])
     parameters = {
         "grid": [grid.crs, grid.spacing, grid.column, grid.row],
-        "pairs": len(pairs),
         "looks": list(stack.scene.looks),
         "shape": _radar_shape(stack),
         "resampling": options["resampling"],
@@ -89,18 +92,22 @@ def _plan(context: Context) -> Plan:
     for key, window in tile_windows((grid.rows, grid.columns), (TILE, TILE)):
         seen = [r for r, box in zip(records, boxes, strict=True) if grid.meets(window, box)]
         pixels = (window[1] - window[0]) * (window[3] - window[2])
-        tasks.append(
-            Task(
-                "geocode",
-                key,
-                {**parameters, "window": list(window), "bursts": seen},
-                inputs,
-                (PRODUCT,),
-                memory_bytes=_memory(stack, grid, pixels, parameters["relief_m"]),
-                pixels=pixels,
-                batch="scene",
+        for date, ending in {"map": [], **groups}.items():
+            labels = tuple(pair_label(*pair) for pair in ending)
+            tasks.append(
+                Task(
+                    "geocode",
+                    f"{key}/{date}",
+                    {**parameters, "window": list(window), "bursts": seen, "pairs": list(labels)},
+                    _inputs(context, stages, date) if ending else (),
+                    (PRODUCT,),
+                    memory_bytes=_memory(stack, grid, pixels, parameters["relief_m"]),
+                    pixels=pixels * max(1, len(ending)),
+                    batch="scene",
+                    labels=labels,
+                    group=key,
+                )
             )
-        )
     return Plan((_template(stack, pairs, grid, parameters),), tuple(tasks))
 
 
@@ -108,7 +115,7 @@ def _bursts(stack: Stack) -> list[dict[str, Any]]:
     """Return what ``PlacedBurst.from_dict`` takes, of the bursts that own a part of the scene."""
     return [
         {
-            "image": stack.reference(place.burst_id).as_dict(),
+            "image": stack.reference(place.burst_id).as_parameters(),
             "origin": [place.azimuth, place.range],
             "owned": list(place.owned),
         }
@@ -128,13 +135,21 @@ def _pixel_m(stack: Stack) -> tuple[float, float]:
     return stack.scene.looks[0] * line_m, stack.scene.looks[1] * sample_m
 
 
-def _inputs(context: Context) -> tuple[str, tuple[str, ...]]:
-    """Return the product that holds the phase, and the tasks that have to be done."""
-    stages = ["interferogram"]
+def _phase_product(context: Context) -> tuple[str, tuple[str, ...]]:
+    """Return the product that holds the phase, and the stages that images come from."""
     if context.options.get("filter", {}).get("enabled", False):
-        stages.append("filter")
-    names = tuple(f"{stage}/{key}" for stage in stages for key in context.receipts(stage))
-    return (FILTERED if len(stages) > 1 else INTERFEROGRAM), names
+        return FILTERED, ("interferogram", "filter")
+    return INTERFEROGRAM, ("interferogram",)
+
+
+def _inputs(context: Context, stages: Sequence[str], date: str) -> tuple[str, ...]:
+    """Return the tasks that make the images of the pairs that end on a date."""
+    return tuple(
+        f"{stage}/{key}"
+        for stage in stages
+        for key in context.tasks(stage)
+        if key.endswith(f"/{date}")
+    )
 
 
 def _heights_of(context: Context, burst_id: str) -> tuple[float, float]:
@@ -179,7 +194,7 @@ def _template(
         "x": (("x",), grid.x(0, grid.columns), {"long_name": "cell centre", **x_attributes}),
         "y": (("y",), grid.y(0, grid.rows), {"long_name": "cell centre", **y_attributes}),
         "spatial_ref": ((), np.zeros((), np.int32), mapping),
-        **pair_coordinates(stack, pairs),
+        **pair_coordinates(pairs),
     }
     attributes = {
         "title": "Geocoded interferograms",
@@ -214,7 +229,7 @@ def _arrays(pairs: int, shape: tuple[int, int]) -> tuple[ArraySpec, ...]:
         raster("incidence_angle", shape, dtype="float32", units="rad", **image,
                long_name="angle between the ellipsoid's normal and the line of sight"),
         raster("valid_mask", shape, dtype="uint8", units="1", **image,
-               long_name="1 where the nearest radar pixel has a value in some pair",
+               long_name="1 where the radar saw the cell on the reference date",
                flag_values=[0, 1], flag_meanings="invalid valid"),
         raster("layover_shadow", shape, dtype="uint8", units="1", **image,
                long_name="layover and shadow at the radar pixel of the cell",
@@ -224,8 +239,16 @@ def _arrays(pairs: int, shape: tuple[int, int]) -> tuple[ArraySpec, ...]:
 
 def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     bursts = [PlacedBurst.from_dict(record) for record in parameters["bursts"]]
-    top, bottom, left, right = parameters["window"]
-    shape = (bottom - top, right - left)
+    cells, elevation = source.shared("cells", lambda: _located(parameters, bursts, source))
+    if parameters["pairs"]:
+        return (yield from _radar_images(parameters, cells, source))
+    return (yield from _map_layers(parameters, bursts, cells, elevation))
+
+
+def _located(
+    parameters: Mapping[str, Any], bursts: Sequence[PlacedBurst], source: Source
+) -> tuple[MapCells, ElevationWindow | None]:
+    """Return where the cells of a tile lie, and the ground around them."""
     latitude, longitude = _positions(parameters)
     elevation = None
     if bursts:
@@ -233,14 +256,25 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
         limits = parameters["limits_deg"]
         elevation = read_elevation(source, latitude, longitude, limits, margin_m)
     cells = locate_cells(bursts, latitude, longitude, elevation, parameters["timing"])
-    usable = np.zeros(latitude.size, np.uint8)
-    yield from _radar_images(parameters, cells, source, usable)
+    return cells, elevation
+
+
+def _map_layers(
+    parameters: Mapping[str, Any],
+    bursts: Sequence[PlacedBurst],
+    cells: MapCells,
+    elevation: ElevationWindow | None,
+) -> Computation:
+    """Yield what does not depend on dates."""
+    top, bottom, left, right = parameters["window"]
+    shape = (bottom - top, right - left)
+    seen = (np.isfinite(cells.line) & np.isfinite(cells.sample)).astype(np.uint8)
     masks = cell_masks(bursts, cells, elevation, parameters["looks"][0])
     sight, incidence = cell_look(bursts, cells)
     layers: dict[str, NDArray[Any]] = {
         "height": cells.height_m,
         "incidence_angle": incidence,
-        "valid_mask": usable,
+        "valid_mask": seen,
         "layover_shadow": masks,
     }
     for name, values in layers.items():
@@ -248,8 +282,8 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     for axis in range(3):
         yield Block(PRODUCT, "line_of_sight", (axis, top, left), sight[axis].reshape(1, *shape))
     return {
-        "cells": int(usable.size),
-        "valid": int(np.count_nonzero(usable)),
+        "cells": int(seen.size),
+        "valid": int(np.count_nonzero(seen)),
         "layover": int(np.count_nonzero(masks & LAYOVER)),
         "shadow": int(np.count_nonzero(masks & SHADOW)),
     }
@@ -266,10 +300,8 @@ def _positions(parameters: Mapping[str, Any]) -> tuple[NDArray[np.float64], NDAr
     return latitude, longitude + 360.0 * np.round((0.5 * (west + east) - longitude) / 360.0)
 
 
-def _radar_images(
-    parameters: Mapping[str, Any], cells: MapCells, source: Source, usable: NDArray[np.uint8]
-) -> Iterator[Block]:
-    """Yield phase and coherence of all pairs; set ``usable`` where some pair has a value."""
+def _radar_images(parameters: Mapping[str, Any], cells: MapCells, source: Source) -> Computation:
+    """Yield phase and coherence of the pairs."""
     azimuth_looks, range_looks = parameters["looks"]
     # A multilooked pixel lies in the middle of its looks.
     lines = (cells.line - 0.5 * (azimuth_looks - 1)) / azimuth_looks
@@ -279,18 +311,19 @@ def _radar_images(
     method: Resampling = parameters["resampling"]
     top, bottom, left, right = parameters["window"]
     shape = (1, bottom - top, right - left)
-    for pair in range(parameters["pairs"]):
+    counts = {}
+    for pair in parameters["pairs"]:
         phase = coherence = np.full(lines.size, np.nan, np.float32)
         if rows.start < rows.stop and columns.start < columns.stop:
-            region = (slice(pair, pair + 1), rows, columns)
+            region = (pair, rows, columns)
             angle = source.read(parameters["phase"], "phase", region)[0]
             weight = source.read(INTERFEROGRAM, "coherence", region)[0]
             phase = _interpolate_phase(angle, weight, (lines, samples), method)
             coherence = interpolate_image(weight, lines, samples, method)
-            found = (np.isfinite(weight) & np.isfinite(angle)).astype(np.uint8)
-            usable |= interpolate_image(found, lines, samples, "nearest")
         yield Block(PRODUCT, "phase", (pair, top, left), phase.reshape(shape))
         yield Block(PRODUCT, "coherence", (pair, top, left), coherence.reshape(shape))
+        counts[pair] = int(np.count_nonzero(np.isfinite(phase)))
+    return {"valid": counts}
 
 
 def _interpolate_phase(
@@ -318,4 +351,4 @@ def _span(place: NDArray[np.float64], size: int) -> slice:
     return slice(first, max(min(int(np.floor(known.max())) + 3, size), first))
 
 
-STAGE = Stage("geocode", "1", "bperp.pipeline.geocode:STAGE", _plan, _compute)
+STAGE = Stage("geocode", "2", "bperp.pipeline.geocode:STAGE", _plan, _compute)

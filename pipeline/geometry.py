@@ -89,7 +89,7 @@ def _plan(context: Context) -> Plan:
         shape = (image.lines, image.samples)
         templates.append(_template(burst_id, shape))
         parameters = {
-            "image": image.as_dict(),
+            "image": image.as_parameters(),
             "elevation": elevation,
             "timing": timing,
             "areas": [list(area) for area in stack.needed(burst_id, overlaps=True)],

@@ -1,7 +1,8 @@
 """Step 1, ingest: measurement files become burst cubes, bit for bit.
 
 Product ``bursts/<burst_id>/slc``, array ``slc`` ``(date, azimuth, range, iq)`` int16: digital
-numbers as in the SAFE. A date without the burst stays a hole: its chunks are never written.
+numbers as in the SAFE, zero beyond the burst. A date without the burst stays a hole: its chunks are
+never written.
 """
 
 from __future__ import annotations
@@ -47,62 +48,76 @@ def _plan(context: Context) -> Plan:
         )
         for date in stack.dates_of(burst_id):
             image = stack.images[burst_id, date]
-            parameters = {
-                "image": image.as_dict(),
-                "date_index": stack.date_index(date),
-                "shape": list(shape[1:3]),
-            }
             tasks.append(
                 Task(
                     "ingest",
                     f"{burst_id}/{date}",
-                    parameters,
+                    {**_parameters(image), "shape": list(shape[1:3])},
                     (),
                     (product(burst_id),),
                     memory_bytes=4 * image_memory((CHUNK_LINES, shape[2]), bytes_per_pixel=4),
                     pixels=image.lines * image.samples,
                     batch=f"{burst_id}/{date}",
+                    labels=(date,),
+                    locations={"url": image.url},
                 )
             )
     return Plan(tuple(templates), tuple(tasks))
 
 
+def _parameters(image: BurstImage) -> dict[str, Any]:
+    """Return what the copied numbers depend on: neither orbit nor timing do."""
+    return {
+        "burst_id": image.burst_id,
+        "date": image.date,
+        "product": image.product,
+        "member": image.member,
+        "content_id": image.content_id,
+        "first_line": image.first_line,
+        "size": [image.lines, image.samples],
+        "valid": list(image.valid),
+    }
+
+
 def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
-    image = BurstImage.from_dict(parameters["image"])
-    name, index = product(image.burst_id), parameters["date_index"]
+    name, date = product(parameters["burst_id"]), parameters["date"]
     lines, samples = parameters["shape"]
+    top, bottom, left, right = valid = tuple(parameters["valid"])
     zeros = saturated = 0
     # A strip is a row of chunks: memory does not grow with the burst.
     for start in range(0, lines, CHUNK_LINES):
         rows = min(CHUNK_LINES, lines - start)
-        numbers = _read_strip(image, source, start, min(rows, image.lines - start))
-        found = survey_numbers(numbers, _within_strip(image.valid, start, numbers.shape[0]))
+        numbers = _read_strip(parameters, source, start, min(rows, parameters["size"][0] - start))
+        found = survey_numbers(numbers, _within_strip(valid, start, numbers.shape[0]))
         zeros, saturated = zeros + found.zero_count, saturated + found.saturated_count
-        yield Block(name, "slc", (index, start, 0, 0), _padded(numbers, rows, samples))
-    top, bottom, left, right = image.valid
+        yield Block(name, "slc", (date, start, 0, 0), _padded(numbers, rows, samples))
     zero_share = zeros / max(1, (bottom - top) * (right - left))
     if zero_share == 1.0:
         raise ProductError(
             "D306",
-            f"burst {image.burst_id} of {image.date} holds only zeros",
-            where=f"{image.product}/{image.member}",
+            f"burst {parameters['burst_id']} of {date} holds only zeros",
+            where=f"{parameters['product']}/{parameters['member']}",
             expected="pixels inside the annotated valid samples",
             found="0 non-zero pixels",
             remedy="fetch the product again or exclude the date (dates.exclude)",
         )
-    return {"zero_share": zero_share, "saturated": saturated, "image": parameters["image"]}
+    return {"zero_share": zero_share, "saturated": saturated}
 
 
-def _read_strip(image: BurstImage, source: Source, start: int, lines: int) -> NDArray[np.int16]:
+def _read_strip(
+    parameters: Mapping[str, Any], source: Source, start: int, lines: int
+) -> NDArray[np.int16]:
+    samples = parameters["size"][1]
     if lines <= 0:
-        return np.zeros((0, image.samples, 2), np.int16)
-    numbers = source.measurement(image.url, image.member, image.first_line + start, lines)
-    if numbers.shape != (lines, image.samples, 2):
+        return np.zeros((0, samples, 2), np.int16)
+    first = parameters["first_line"] + start
+    numbers = source.measurement(parameters["url"], parameters["member"], first, lines)
+    if numbers.shape != (lines, samples, 2):
         raise ProductError(
             "D308",
             "the measurement differs in size from its annotation",
-            where=f"{image.product}/{image.member}",
-            expected=f"{lines} lines x {image.samples} samples",
+            where=f"{parameters['product']}/{parameters['member']}",
+            expected=f"{lines} lines x {samples} samples",
             found=f"{numbers.shape[0]} x {numbers.shape[1]}",
             remedy="fetch the product again",
         )
@@ -126,4 +141,4 @@ def _padded(numbers: NDArray[np.int16], lines: int, samples: int) -> NDArray[np.
     return padded
 
 
-STAGE = Stage("ingest", "2", "bperp.pipeline.ingest:STAGE", _plan, _compute)
+STAGE = Stage("ingest", "3", "bperp.pipeline.ingest:STAGE", _plan, _compute)

@@ -1,9 +1,10 @@
 """Step 7, interferogram: multilooked pairs of the scene.
 
 Product ``scene/interferogram`` ``(pair, azimuth, range)``: phase of reference * conj(secondary),
-coherence, effective looks. A task is one spatial tile over all pairs: every date is read once per
-tile, not once per pair. Look windows never straddle bursts because owned rectangles end on
-multiples of the looks.
+coherence, effective looks. A task is one spatial tile and the pairs that end on one date, so that a
+further date leaves the finished pairs alone; the tasks of a tile run one after the other in one
+worker, which reads a date once and not once per pair. Look windows never straddle bursts because
+owned rectangles end on multiples of the looks.
 """
 
 from __future__ import annotations
@@ -23,70 +24,140 @@ from bperp.kernels.interferogram import (
 from bperp.pipeline.burst import BurstImage
 from bperp.pipeline.common_band import CommonBandReader, pairs_to_filter
 from bperp.pipeline.layout import raster
-from bperp.pipeline.pairs import Pair, pair_coordinates, selected_pairs
-from bperp.pipeline.scene import SceneReader, tile_windows
+from bperp.pipeline.pairs import Pair, pair_coordinates, pairs_by_date, selected_pairs
+from bperp.pipeline.scene import SceneReader, Window, tile_windows
 from bperp.pipeline.seams import PRODUCT as SEAMS
 from bperp.pipeline.stack import Stack
-from bperp.pipeline.stage import Block, Computation, Context, Plan, Source, Stage, Task, Template
+from bperp.pipeline.stage import (
+    Block,
+    Computation,
+    Context,
+    Plan,
+    Source,
+    Stage,
+    Task,
+    Template,
+    pair_label,
+)
 
 PRODUCT = "scene/interferogram"
 TILE = (256, 256)
 """Multilooked pixels of a tile; also the chunk of the product."""
 
-STRIP_BYTES = 256 << 20
-"""Single-look samples of all dates that a task holds at a time."""
+STRIP_PIXELS = 6 << 20
+"""Single-look pixels of a date that a task holds at a time: a tile of 4 x 20 looks is one strip."""
 
 COHERENCE_BINS = 50
 
 
 def _plan(context: Context) -> Plan:
     stack: Stack = context.stack
-    options = context.options["interferogram"]
     looks = stack.scene.looks
     pairs = selected_pairs(context)
     shape = (stack.scene.lines // looks[0], stack.scene.samples // looks[1])
-    image = stack.reference(stack.burst_ids[0])
-    parameters = {
-        "scene": stack.scene.as_dict(),
-        "pairs": [list(pair) for pair in pairs],
-        "dates": len(stack.dates),
-        "looks": list(looks),
-        "sampling": list(_sampling(image)),
-        "burst_phase": options["burst_phase"],
-        "filtered": pairs_to_filter(context, pairs),
-        "images": {},
-    }
-    if parameters["filtered"]:
-        parameters["images"] = {b: stack.reference(b).as_dict() for b in stack.burst_ids}
-    inputs = tuple(
-        f"coregister/{burst}/{date}" for burst in stack.burst_ids for date in stack.dates_of(burst)
-    ) + tuple(f"geometry/{burst}" for burst in stack.burst_ids)
-    if parameters["filtered"]:
-        inputs += tuple(f"alignment/{date}" for date in stack.dates)
-    if options["burst_phase"] == "remove":
-        inputs += tuple(f"seams/{key}" for key in sorted(context.receipts("seams")))
+    groups = pairs_by_date(pairs, stack.reference_date)
+    filtered = pairs_to_filter(context, pairs)
     tasks = []
     for key, window in tile_windows(shape, TILE):
-        pixels = (window[1] - window[0]) * (window[3] - window[2])
-        single_look = pixels * looks[0] * looks[1] * len(stack.dates)
-        tasks.append(
-            Task(
-                "interferogram",
-                key,
-                {**parameters, "window": list(window)},
-                inputs,
-                (PRODUCT,),
-                memory_bytes=_memory(pixels, len(pairs), single_look),
-                pixels=single_look,
-                batch="scene",
-            )
-        )
-    return Plan((_template(stack, pairs, shape, looks),), tuple(tasks))
+        tile = _tile(stack, window)
+        tasks.append(_coordinates_task(key, tile))
+        tasks += [
+            _pairs_task(context, f"{key}/{date}", tile, ending, filtered)
+            for date, ending in groups.items()
+        ]
+    return Plan((_template(pairs, shape, looks),), tuple(tasks))
 
 
-def _memory(pixels: int, pairs: int, single_look: int) -> int:
-    """Predict the peak: strip of all dates twice (read and powers), outputs of all pairs."""
-    return 2 * min(STRIP_BYTES, 8 * single_look) + 32 * pixels * pairs + (64 << 20)
+def _tile(stack: Stack, window: Window) -> dict[str, Any]:
+    """Return what all tasks of a tile are told."""
+    azimuth_looks, range_looks = stack.scene.looks
+    single_look = (
+        window[0] * azimuth_looks,
+        window[1] * azimuth_looks,
+        window[2] * range_looks,
+        window[3] * range_looks,
+    )
+    return {
+        "scene": stack.scene.as_dict(single_look),
+        "window": list(window),
+        "looks": [azimuth_looks, range_looks],
+    }
+
+
+def _pixels(tile: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the multilooked and the single-look pixels of a tile."""
+    top, bottom, left, right = tile["window"]
+    pixels = (bottom - top) * (right - left)
+    return pixels, pixels * tile["looks"][0] * tile["looks"][1]
+
+
+def _bursts(tile: Mapping[str, Any]) -> list[str]:
+    return [place["burst_id"] for place in tile["scene"]["placements"]]
+
+
+def _coordinates_task(key: str, tile: Mapping[str, Any]) -> Task:
+    pixels, single_look = _pixels(tile)
+    return Task(
+        "interferogram",
+        f"{key}/coordinates",
+        {**tile, "pairs": []},
+        tuple(f"geometry/{burst}" for burst in _bursts(tile)),
+        (PRODUCT,),
+        memory_bytes=24 * _strip_pixels(single_look) + 32 * pixels + (64 << 20),
+        pixels=single_look,
+        batch="scene",
+    )
+
+
+def _pairs_task(
+    context: Context,
+    key: str,
+    tile: Mapping[str, Any],
+    pairs: Sequence[Pair],
+    filtered: Sequence[Pair],
+) -> Task:
+    stack: Stack = context.stack
+    removes = context.options["interferogram"]["burst_phase"] == "remove"
+    measured = context.tasks("seams") if removes else ()
+    bursts = _bursts(tile)
+    dates = sorted({date for pair in pairs for date in pair})
+    labels = tuple(pair_label(*pair) for pair in pairs)
+    chosen = [pair_label(*pair) for pair in pairs if pair in filtered]
+    parameters = {
+        **tile,
+        "pairs": [list(pair) for pair in pairs],
+        "sampling": list(_sampling(stack.reference(stack.burst_ids[0]))),
+        "burst_phase": "remove" if measured else "report",
+        "numbers": [stack.burst_ids.index(burst) for burst in bursts],
+        "filtered": chosen,
+        "images": {b: stack.reference(b).as_parameters() for b in bursts} if chosen else {},
+    }
+    inputs = [f"coregister/{b}/{d}" for b in bursts for d in dates if (b, d) in stack.images]
+    if chosen:
+        inputs += [f"alignment/{date}" for date in dates]
+    inputs += [f"seams/{label}" for label in labels if label in measured]
+    pixels, single_look = _pixels(tile)
+    return Task(
+        "interferogram",
+        key,
+        parameters,
+        tuple(inputs),
+        (PRODUCT,),
+        memory_bytes=_memory(pixels, single_look, len(pairs), len(dates)),
+        pixels=single_look * len(pairs),
+        batch="scene",
+        labels=labels,
+        group=key.partition("/")[0],
+    )
+
+
+def _memory(pixels: int, single_look: int, pairs: int, dates: int) -> int:
+    """Predict the peak: a strip of the dates, one of them as it was read, outputs of the pairs."""
+    return _strip_pixels(single_look) * (8 * dates + 16) + 32 * pixels * pairs + (64 << 20)
+
+
+def _strip_pixels(single_look: int) -> int:
+    return min(STRIP_PIXELS, single_look)
 
 
 def _sampling(image: BurstImage) -> tuple[float, float, float, float]:
@@ -99,9 +170,7 @@ def _sampling(image: BurstImage) -> tuple[float, float, float, float]:
     )
 
 
-def _template(
-    stack: Stack, pairs: Sequence[Pair], shape: tuple[int, int], looks: tuple[int, int]
-) -> Template:
+def _template(pairs: Sequence[Pair], shape: tuple[int, int], looks: tuple[int, int]) -> Template:
     chunks = (1, min(TILE[0], shape[0]), min(TILE[1], shape[1]))
     cube = (len(pairs), *shape)
     dims = ("pair", "azimuth", "range")
@@ -125,23 +194,43 @@ def _template(
         "azimuth_looks": looks[0],
         "range_looks": looks[1],
     }
-    return Template(PRODUCT, arrays, pair_coordinates(stack, pairs), attributes)
+    return Template(PRODUCT, arrays, pair_coordinates(pairs), attributes)
 
 
 def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     reader = SceneReader(source, parameters["scene"])
+    if not parameters["pairs"]:
+        corner = (parameters["window"][0], parameters["window"][2])
+        for name in ("latitude", "longitude"):
+            yield Block(PRODUCT, name, corner, _mean_geometry(reader, parameters, name))
+        return {}
+    images = _pair_images(parameters, source, reader)
+    labels = [pair_label(*pair) for pair in parameters["pairs"]]
+    for index, label in enumerate(labels):
+        place = (label, parameters["window"][0], parameters["window"][2])
+        for name, cube in images.items():
+            yield Block(PRODUCT, name, place, cube[index : index + 1])
+    histograms = [_histogram(image) for image in images["coherence"]]
+    return {"coherence_histogram": dict(zip(labels, histograms, strict=True))}
+
+
+def _pair_images(
+    parameters: Mapping[str, Any], source: Source, reader: SceneReader
+) -> dict[str, NDArray[np.float32]]:
+    """Return the images of the pairs of a task, ``(pair, azimuth, range)``."""
     common = CommonBandReader(source, parameters["scene"], parameters["images"])
-    looks = tuple(parameters["looks"])
+    looks = (parameters["looks"][0], parameters["looks"][1])
     independent = effective_looks(*looks, *parameters["sampling"])
-    pairs = np.array(parameters["pairs"], np.int64).reshape(-1, 2)
+    pairs = [(pair[0], pair[1]) for pair in parameters["pairs"]]
+    dates = sorted({date for pair in pairs for date in pair})
+    index = np.array([[dates.index(date) for date in pair] for pair in pairs], np.int64)
+    constants = _burst_constants(parameters, source)
     top, bottom, left, right = parameters["window"]
     shape = (bottom - top, right - left)
-    dates = range(parameters["dates"])
-    constants = _burst_constants(parameters, source)
     phase = np.full((len(pairs), *shape), np.nan, np.float32)
     coherence = np.full_like(phase, np.nan)
     effective = np.zeros_like(phase)
-    rows = _strip_rows(shape[1] * looks[0] * looks[1] * len(dates))
+    rows = _strip_rows(shape[1] * looks[0] * looks[1])
     for first in range(0, shape[0], rows):
         stop = min(first + rows, shape[0])
         window = (
@@ -150,13 +239,12 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
             left * looks[1],
             right * looks[1],
         )
-        result = multilook_pairs(reader.stack(window, dates), pairs, *looks)
-        for index in parameters["filtered"]:
-            filtered = multilook_interferogram(
-                *common.pair(window, parameters["pairs"][index]), *looks
-            )
-            for whole, part in zip(result, filtered, strict=True):
-                whole[index] = part
+        result = multilook_pairs(reader.stack(window, dates), index, *looks)
+        for number, pair in enumerate(pairs):
+            if pair_label(*pair) in parameters["filtered"]:
+                filtered = multilook_interferogram(*common.pair(window, pair), *looks)
+                for whole, part in zip(result, filtered, strict=True):
+                    whole[number] = part
         usable = np.isfinite(result.coherence)
         angle = np.angle(result.interferogram)
         if constants is not None:
@@ -166,27 +254,22 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
         phase[:, first:stop] = np.where(usable, angle, np.nan)
         coherence[:, first:stop] = result.coherence
         effective[:, first:stop] = result.valid_count * np.float32(independent / np.prod(looks))
-    images = {
+    return {
         "phase": phase,
         "coherence": coherence,
         "debiased_coherence": debias_coherence(coherence, np.maximum(effective, 1.0)),
         "effective_looks": effective,
     }
-    for index in range(len(pairs)):
-        for name, cube in images.items():
-            yield Block(PRODUCT, name, (index, top, left), cube[index : index + 1])
-    for name in ("latitude", "longitude"):
-        yield Block(PRODUCT, name, (top, left), _mean_geometry(reader, parameters, name))
-    return {"coherence_histogram": [_histogram(image) for image in coherence]}
 
 
 def _burst_constants(parameters: Mapping[str, Any], source: Source) -> NDArray[np.float32] | None:
     """Return the phase to remove, ``(pair, burst + 1)``; the last column is for no burst at all."""
-    if parameters["burst_phase"] != "remove" or not parameters["pairs"]:
+    if parameters["burst_phase"] != "remove":
         return None
-    count = len(parameters["scene"]["placements"])
-    region = (slice(0, len(parameters["pairs"])), slice(0, count))
-    found = np.nan_to_num(source.read(SEAMS, "burst_phase", region))
+    labels = tuple(pair_label(*pair) for pair in parameters["pairs"])
+    numbers = parameters["numbers"]
+    region = (labels, slice(0, max(numbers, default=-1) + 1))
+    found = np.nan_to_num(source.read(SEAMS, "burst_phase", region))[:, numbers]
     return np.concatenate([found, np.zeros((len(found), 1))], axis=1).astype(np.float32)
 
 
@@ -203,7 +286,7 @@ def _histogram(coherence: NDArray[np.float32]) -> list[int]:
 
 
 def _strip_rows(samples_per_row: int) -> int:
-    return max(1, STRIP_BYTES // (8 * samples_per_row))
+    return max(1, STRIP_PIXELS // samples_per_row)
 
 
 def _mean_geometry(
@@ -224,4 +307,4 @@ def _mean_geometry(
     return result
 
 
-STAGE = Stage("interferogram", "2", "bperp.pipeline.interferogram:STAGE", _plan, _compute)
+STAGE = Stage("interferogram", "3", "bperp.pipeline.interferogram:STAGE", _plan, _compute)

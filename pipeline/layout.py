@@ -22,9 +22,20 @@ Coordinate = tuple[tuple[str, ...], NDArray[Any], Mapping[str, Any]]
 
 
 def burst_sizes(stack: Stack, burst_id: str) -> tuple[int, int, int]:
-    """Return ``(lines, samples, 2)``, large enough for every date of a burst."""
+    """Return ``(lines, samples, 2)``, large enough for every date of a burst.
+
+    Rounded up: bursts of one track differ by a few lines and some hundred samples from date to
+    date, and a larger one must not change the layout of all others.
+    """
     images = [stack.images[burst_id, date] for date in stack.dates_of(burst_id)]
-    return max(i.lines for i in images), max(i.samples for i in images), 2
+    lines = _rounded(max(image.lines for image in images), CHUNK_LINES)
+    return lines, _rounded(max(image.samples for image in images), CHUNK_SAMPLES), 2
+
+
+def _rounded(size: int, chunk: int) -> int:
+    """Round up to whole chunks, small sizes to the next multiple of 64."""
+    step = chunk if size > chunk else min(64, chunk)
+    return -(-size // step) * step
 
 
 def slc_array(shape: tuple[int, ...], long_name: str, units: str) -> ArraySpec:

@@ -68,12 +68,10 @@ def _task(stack: Stack, date: str, options: dict[str, Any], heights: list[float]
     used = sorted({name for item in overlaps for name in item["bursts"]} | {s[0] for s in strips})
     parameters: dict[str, Any] = {
         "date": date,
-        "date_index": stack.date_index(date),
-        "partners": [{"date": p, "index": stack.date_index(p)} for p in chosen],
-        "reference_index": stack.date_index(stack.reference_date),
+        "partners": chosen,
         "bursts": {
             burst: {
-                d: stack.images[burst, d].as_dict()
+                d: stack.images[burst, d].as_parameters()
                 for d in {stack.reference_date, date, *chosen}
                 if (burst, d) in stack.images
             }
@@ -100,6 +98,7 @@ def _task(stack: Stack, date: str, options: dict[str, Any], heights: list[float]
         memory_bytes=max(pixels, default=0) * BYTES_PER_PIXEL + (128 << 20),
         pixels=2 * sum(pixels) * (len(chosen) + 1),
         batch=date,
+        labels=(date,),
     )
 
 
@@ -153,19 +152,17 @@ class _Dates:
         record = self._parameters["bursts"][burst].get(date)
         return None if record is None else BurstImage.from_dict(record)
 
-    def window(
-        self, burst: str, date: Mapping[str, Any], window: Sequence[int]
-    ) -> NDArray[np.complex64] | None:
+    def window(self, burst: str, date: str, window: Sequence[int]) -> NDArray[np.complex64] | None:
         """Return the flattened samples of a window, ``None`` where the date lacks the burst."""
-        if self.image(burst, date["date"]) is None:
+        if self.image(burst, date) is None:
             return None
         top, bottom, left, right = window
-        if date["index"] == self._parameters["reference_index"]:
+        if date == self._parameters["reference_date"]:
             region = slice(top, bottom), slice(left, right)
-            return complex_numbers(read_numbers(self._source, burst, date["index"], *region))
-        found = self._registration(burst, date["date"])
+            return complex_numbers(read_numbers(self._source, burst, date, *region))
+        found = self._registration(burst, date)
         images = (found.reference, found.secondary)
-        resampler = Resampler.prepare(images, found.offsets, date["index"])
+        resampler = Resampler.prepare(images, found.offsets)
         return resampler.window(self._source, (top, bottom, left, right))
 
     def doppler_hz(self, burst: str, window: Sequence[int]) -> NDArray[np.float64]:
@@ -191,7 +188,7 @@ class _Dates:
 
 def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     dates = _Dates(parameters, source)
-    shifts = {partner["date"]: MeasuredShifts() for partner in parameters["partners"]}
+    shifts = {partner: MeasuredShifts() for partner in parameters["partners"]}
     for overlap in parameters["overlaps"]:
         _measure_overlap(parameters, dates, overlap, shifts)
     if parameters["options"]["range_correlation"]:
@@ -199,7 +196,7 @@ def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
             _measure_strip(parameters, dates, (burst, window), shifts)
     table = MeasurementRows(parameters)
     for row, partner in enumerate(parameters["partners"]):
-        table.fill(row, partner["date"], shifts[partner["date"]])
+        table.fill(row, partner, shifts[partner])
     yield from table.blocks()
     return table.summary
 
@@ -212,9 +209,8 @@ def _measure_overlap(
 ) -> None:
     """Compare the date with all partners in one overlap."""
     options = parameters["options"]
-    own = {"date": parameters["date"], "index": parameters["date_index"]}
     sides = list(zip(overlap["bursts"], overlap["windows"], strict=True))
-    images = _present([dates.window(burst, own, window) for burst, window in sides])
+    images = _present([dates.window(burst, parameters["date"], window) for burst, window in sides])
     doppler = [dates.doppler_hz(burst, window) for burst, window in sides]
     difference_hz = doppler[0] - doppler[1]
     first = dates.image(sides[0][0], parameters["reference_date"])
@@ -223,7 +219,7 @@ def _measure_overlap(
         others = _present([dates.window(burst, partner, window) for burst, window in sides])
         if images is None or others is None:
             continue
-        found = shifts[partner["date"]]
+        found = shifts[partner]
         if options["esd"]:
             found.overlaps[overlap["index"]] = estimate_block_shifts(
                 (others[0], images[0], others[1], images[1]),
@@ -246,8 +242,7 @@ def _measure_strip(
     shifts: Mapping[str, MeasuredShifts],
 ) -> None:
     burst, window = strip
-    own = {"date": parameters["date"], "index": parameters["date_index"]}
-    image = dates.window(burst, own, window)
+    image = dates.window(burst, parameters["date"], window)
     first = dates.image(burst, parameters["reference_date"])
     assert first is not None
     for partner in parameters["partners"]:
@@ -255,7 +250,7 @@ def _measure_strip(
         if image is None or other is None:
             continue
         estimate = _range_shift(other, image, parameters["options"])
-        shifts[partner["date"]].ranges.setdefault(first.swath, []).append(estimate)
+        shifts[partner].ranges.setdefault(first.swath, []).append(estimate)
 
 
 def _present(images: list[NDArray[np.complex64] | None]) -> list[NDArray[np.complex64]] | None:
@@ -274,4 +269,4 @@ def _range_shift(
     return estimate_range_shift(before[lines], after[lines], max_shift_samples=limit)
 
 
-STAGE = Stage("misregistration", "1", "bperp.pipeline.misregistration:STAGE", _plan, _compute)
+STAGE = Stage("misregistration", "2", "bperp.pipeline.misregistration:STAGE", _plan, _compute)

@@ -129,10 +129,10 @@ class MeasurementRows:
 
     def blocks(self) -> Iterator[Block]:
         """Yield the rows."""
-        index = self._parameters["date_index"]
+        date = self._parameters["date"]
         for variable, values in {"partner_date": self._dates, **self._values}.items():
             data = values[np.newaxis]
-            yield Block(PRODUCT, variable, (index, *[0] * (data.ndim - 1)), data)
+            yield Block(PRODUCT, variable, (date, *[0] * (data.ndim - 1)), data)
 
     def _enter(self, name: str, place: Any, estimate: Any) -> None:
         shift, sigma = _shift_and_sigma(estimate)

@@ -160,12 +160,12 @@ def fit_baseline(registration: Registration) -> OffsetPolynomial:
     return fit_offset_polynomials(line, sample, height, baseline, domain)[0]
 
 
-def read_offsets(source: Source, burst_id: str, date_index: int) -> Offsets:
+def read_offsets(source: Source, burst_id: str, date: str) -> Offsets:
     """Return offsets and shifts of a burst and date as the alignment stage wrote them."""
-    name, row = product(burst_id), slice(date_index, date_index + 1)
+    name = product(burst_id)
 
     def values(variable: str, *tail: slice) -> NDArray[Any]:
-        found: NDArray[Any] = source.read(name, variable, (row, *tail))[0]
+        found: NDArray[Any] = source.read(name, variable, (date, *tail))[0]
         return found
 
     domain = values("domain", slice(None), slice(None))
@@ -178,9 +178,9 @@ def read_offsets(source: Source, burst_id: str, date_index: int) -> Offsets:
     )
 
 
-def read_baseline(source: Source, burst_id: str, date_index: int) -> OffsetPolynomial:
+def read_baseline(source: Source, burst_id: str, date: str) -> OffsetPolynomial:
     """Return the perpendicular baseline (m) of a burst and date as a polynomial."""
-    name, row = product(burst_id), slice(date_index, date_index + 1)
-    domain = source.read(name, "domain", (row, slice(None), slice(None)))[0]
-    coefficients = source.read(name, "baseline_coefficients", (row, slice(None)))[0]
+    name = product(burst_id)
+    domain = source.read(name, "domain", (date, slice(None), slice(None)))[0]
+    coefficients = source.read(name, "baseline_coefficients", (date, slice(None)))[0]
     return OffsetPolynomial(domain, coefficients)

@@ -38,7 +38,6 @@ class Resampler:
     reference: BurstImage
     secondary: BurstImage
     offsets: Offsets
-    date_index: int
     plan: ResamplePlan
 
     @classmethod
@@ -46,7 +45,6 @@ class Resampler:
         cls,
         images: tuple[BurstImage, BurstImage],
         offsets: Offsets,
-        date_index: int,
         range_taps: int | Literal["auto"] = "auto",
     ) -> Resampler:
         """Design filters and carrier for the reference and secondary burst ``images``."""
@@ -70,7 +68,7 @@ class Resampler:
             burst_grid(secondary),
             secondary.wavelength_m,
         )
-        return cls(reference, secondary, offsets, date_index, plan)
+        return cls(reference, secondary, offsets, plan)
 
     def window(self, source: Source, window: Window) -> NDArray[np.complex64]:
         """Return the flattened secondary in a window of the reference burst.
@@ -104,7 +102,7 @@ class Resampler:
         rows, columns = source_window(self.plan, (top, left), shape, limits, size)
         if rows.start >= rows.stop or columns.start >= columns.stop:
             return np.zeros(shape, np.complex64)
-        numbers = read_numbers(source, self.secondary.burst_id, self.date_index, rows, columns)
+        numbers = read_numbers(source, self.secondary.burst_id, self.secondary.date, rows, columns)
         pixels = SourceWindow(numbers, rows.start, columns.start, self.secondary.valid)
         if self.offsets.is_exact:
             return resample_burst_tile(pixels, self.plan, height, (top, left), shape, first)
@@ -153,10 +151,10 @@ def _taps(
 
 
 def read_numbers(
-    source: Source, burst_id: str, date_index: int, rows: slice, columns: slice
+    source: Source, burst_id: str, date: str, rows: slice, columns: slice
 ) -> NDArray[np.int16]:
     """Return digital numbers of a burst and date, ``(lines, samples, 2)`` int16."""
-    region = (slice(date_index, date_index + 1), rows, columns, slice(0, 2))
+    region = (date, rows, columns, slice(0, 2))
     numbers: NDArray[np.int16] = source.read(slc_product(burst_id), "slc", region)[0]
     return numbers
 

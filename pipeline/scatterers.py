@@ -78,18 +78,19 @@ def _plan(context: Context) -> Plan:
             "slot": slot,
             "slot_index": index,
             "dates": dates,
+            "columns": [stack.date_index(date) for date in dates],
             "date_count": len(stack.dates),
-            "reference_index": stack.date_index(stack.reference_date),
+            "reference_date": stack.reference_date,
             "max_amplitude_dispersion": limit,
-            "images": {b: stack.reference(b).as_dict() for b in stack.burst_ids},
+            "images": {b: stack.reference(b).as_parameters() for b in stack.burst_ids},
             "options": options,
         }
         pixels = (window[1] - window[0] + 2 * halo[0]) * (window[3] - window[2] + 2 * halo[1])
         inputs = tuple(
             [f"amplitude/{other}" for other, _ in windows]
-            + [f"coregister/{b}/{stack.dates[d]}" for b in stack.burst_ids for d in dates]
+            + [f"coregister/{b}/{d}" for b in stack.burst_ids for d in dates]
             + [f"geometry/{b}" for b in stack.burst_ids]
-            + [f"alignment/{stack.dates[d]}" for d in dates]
+            + [f"alignment/{d}" for d in dates]
         )
         memory = _memory(pixels, slot, _covered(window) / pixels, len(dates))
         tasks.append(
@@ -180,7 +181,7 @@ class _Candidates:
 def _compute(parameters: Mapping[str, Any], source: Source) -> Computation:
     candidates = _load(parameters, source)
     noise_options = _noise_options(parameters["options"], parameters["trial_wraps"])
-    used = [k for k, d in enumerate(parameters["dates"]) if d != parameters["reference_index"]]
+    used = [k for k, d in enumerate(parameters["dates"]) if d != parameters["reference_date"]]
     gamma = np.zeros(len(candidates.line), np.float32)
     if len(candidates.line):
         spacing = np.array(parameters["spacing_m"])
@@ -266,10 +267,10 @@ def _phasors(
     pixel: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> NDArray[np.complex64]:
     """Return unit phasors of reference * conj(date), ``(scatterer, date)``."""
-    reference = reader.slc(window, parameters["reference_index"])[pixel]
+    reference = reader.slc(window, parameters["reference_date"])[pixel]
     phasor = np.empty((len(pixel[0]), len(parameters["dates"])), np.complex64)
-    for column_index, date_index in enumerate(parameters["dates"]):
-        phasor[:, column_index] = reference * np.conj(reader.slc(window, date_index)[pixel])
+    for index, date in enumerate(parameters["dates"]):
+        phasor[:, index] = reference * np.conj(reader.slc(window, date)[pixel])
     length = np.abs(phasor)
     return np.divide(phasor, length, out=np.zeros_like(phasor), where=length > 0)
 
@@ -320,8 +321,8 @@ def _columns(
 
     phase = np.full((slot, dates), np.nan, np.float32)
     baseline = np.full((slot, dates), np.nan, np.float32)
-    phase[: len(rows), parameters["dates"]] = np.angle(candidates.phasor[rows])
-    baseline[: len(rows), parameters["dates"]] = candidates.perpendicular_baseline[rows]
+    phase[: len(rows), parameters["columns"]] = np.angle(candidates.phasor[rows])
+    baseline[: len(rows), parameters["columns"]] = candidates.perpendicular_baseline[rows]
     nan = float("nan")
     return {
         "valid_mask": padded(np.ones(len(gamma)), "uint8"),

@@ -43,26 +43,26 @@ class SceneReader:
         """Return the bursts that own pixels of a window."""
         return [piece.burst_id for piece in self.pieces(window)]
 
-    def slc(self, window: Window, date_index: int) -> NDArray[np.complex64]:
+    def slc(self, window: Window, date: str) -> NDArray[np.complex64]:
         """Return one date, ``(lines, samples)`` complex64, flattened, zero where invalid."""
         result = np.zeros(_shape(window), np.complex64)
         for piece in self.pieces(window):
-            result[piece.target] = self.burst_slc(piece.burst_id, date_index, *piece.origin)
+            result[piece.target] = self.burst_slc(piece.burst_id, date, *piece.origin)
         return result
 
     def burst_slc(
-        self, burst_id: str, date_index: int, rows: slice, columns: slice
+        self, burst_id: str, date: str, rows: slice, columns: slice
     ) -> NDArray[np.complex64]:
         """Return a window of one burst and date, whoever owns its pixels."""
-        region = (slice(date_index, date_index + 1), rows, columns, slice(0, 2))
+        region = (date, rows, columns, slice(0, 2))
         numbers = self._source.read(f"bursts/{burst_id}/coregistered", "slc", region)[0]
         return np.ascontiguousarray(numbers, np.float32).view(np.complex64)[..., 0]
 
-    def stack(self, window: Window, date_indices: Sequence[int]) -> NDArray[np.complex64]:
+    def stack(self, window: Window, dates: Sequence[str]) -> NDArray[np.complex64]:
         """Return several dates, ``(date, lines, samples)`` complex64."""
-        result = np.empty((len(date_indices), *_shape(window)), np.complex64)
-        for position, date_index in enumerate(date_indices):
-            result[position] = self.slc(window, date_index)
+        result = np.empty((len(dates), *_shape(window)), np.complex64)
+        for position, date in enumerate(dates):
+            result[position] = self.slc(window, date)
         return result
 
     def geometry(self, window: Window, variable: str, fill: float = np.nan) -> NDArray[Any]:

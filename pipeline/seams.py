@@ -34,6 +34,7 @@ from bperp.pipeline.stage import (
     Stage,
     Task,
     Template,
+    pair_label,
 )
 
 PRODUCT = "scene/seams"
@@ -59,15 +60,14 @@ def _plan(context: Context) -> Plan:
     seams = _seams(stack)
     if not seams or not pairs:
         return Plan((), ())
-    tasks = [_task(stack, pairs, index, seams) for index in range(len(pairs))]
+    tasks = [_task(stack, pair, seams) for pair in pairs]
     return Plan((_template(stack, pairs, seams),), tuple(tasks))
 
 
-def _task(stack: Stack, pairs: Sequence[Pair], index: int, seams: Sequence[Overlap]) -> Task:
+def _task(stack: Stack, pair: Pair, seams: Sequence[Overlap]) -> Task:
     places = {p.burst_id: (p.azimuth, p.range) for p in stack.scene.placements}
-    dates = [stack.dates[position] for position in pairs[index]]
     bursts = sorted({name for seam in seams for name in (seam.upper, seam.lower)})
-    present = [b for b in bursts if all((b, date) in stack.images for date in dates)]
+    present = [b for b in bursts if all((b, date) in stack.images for date in pair)]
     records: list[dict[str, Any]] = [
         {"index": number, "bursts": [seam.upper, seam.lower], "window": _window(seam),
          "origins": [places[seam.upper], places[seam.lower]]}
@@ -75,8 +75,7 @@ def _task(stack: Stack, pairs: Sequence[Pair], index: int, seams: Sequence[Overl
         if seam.upper in present and seam.lower in present
     ]  # fmt: skip
     parameters = {
-        "pair": list(pairs[index]),
-        "pair_index": index,
+        "pair": list(pair),
         "seams": records,
         "seam_count": len(seams),
         "burst_ids": list(stack.burst_ids),
@@ -84,13 +83,14 @@ def _task(stack: Stack, pairs: Sequence[Pair], index: int, seams: Sequence[Overl
     largest = max((_pixels(item["window"]) for item in records), default=0)
     return Task(
         "seams",
-        "_".join(dates),
+        pair_label(*pair),
         parameters,
-        tuple(f"coregister/{burst}/{date}" for burst in present for date in dates),
+        tuple(f"coregister/{burst}/{date}" for burst in present for date in pair),
         (PRODUCT,),
         memory_bytes=BYTES_PER_PIXEL * largest + (64 << 20),
         pixels=4 * sum(_pixels(item["window"]) for item in records),
         batch="scene",
+        labels=(pair_label(*pair),),
     )
 
 
@@ -119,7 +119,7 @@ def _template(stack: Stack, pairs: Sequence[Pair], seams: Sequence[Overlap]) -> 
     )  # fmt: skip
     names = np.array([f"{seam.upper}/{seam.lower}" for seam in seams])
     coordinates = {
-        **pair_coordinates(stack, pairs),
+        **pair_coordinates(pairs),
         "seam": (("seam",), names, {"long_name": "first and second burst"}),
         "burst": (("burst",), np.array(stack.burst_ids), {"long_name": "burst identifier"}),
     }
@@ -165,9 +165,7 @@ def _interferograms(
         rows, columns = slice(top - line, bottom - line), slice(left - sample, right - sample)
         first, second = (
             complex_numbers(
-                source.read(
-                    coregistered(burst), "slc", (slice(date, date + 1), rows, columns, slice(0, 2))
-                )[0]
+                source.read(coregistered(burst), "slc", (date, rows, columns, slice(0, 2)))[0]
             )
             for date in parameters["pair"]
         )
@@ -189,7 +187,7 @@ def _blocks(
     rows["burst_phase"] = constants.constant_rad[np.newaxis]
     rows["burst_phase_sigma"] = constants.sigma_rad[np.newaxis]
     for name, values in rows.items():
-        yield Block(PRODUCT, name, (parameters["pair_index"], 0), values)
+        yield Block(PRODUCT, name, (pair_label(*parameters["pair"]), 0), values)
 
 
 def _rms(values: NDArray[np.float64]) -> float | None:
@@ -197,4 +195,4 @@ def _rms(values: NDArray[np.float64]) -> float | None:
     return float(np.sqrt(np.mean(finite**2))) if finite.size else None
 
 
-STAGE = Stage("seams", "1", "bperp.pipeline.seams:STAGE", _plan, _compute)
+STAGE = Stage("seams", "2", "bperp.pipeline.seams:STAGE", _plan, _compute)

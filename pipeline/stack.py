@@ -48,13 +48,18 @@ class Scene:
     crop: Rectangle | None = None
     """Part of the whole grid that is left, in lines and samples of the whole grid."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the part that tasks need as JSON values."""
+    def as_dict(self, window: Rectangle | None = None) -> dict[str, Any]:
+        """Return the part that tasks need as JSON values.
+
+        With a window only the bursts that own some of its pixels, so that a task does not depend
+        on the others.
+        """
         return {
             "shape": [self.lines, self.samples],
             "placements": [
                 {"burst_id": p.burst_id, "origin": [p.azimuth, p.range], "owned": list(p.owned)}
                 for p in self.placements
+                if window is None or intersect(window, p.owned)
             ],
         }
 

@@ -8,15 +8,21 @@ notebook.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Region = tuple[slice, ...]
+Region = tuple[slice | str | tuple[str, ...], ...]
+"""Window of an array: a slice per leading axis; on a growing axis labels may stand in its place."""
 Summary = dict[str, Any]
+
+
+def pair_label(reference: str, secondary: str) -> str:
+    """Return the label of a pair of ISO dates on the ``pair`` axis."""
+    return f"{reference}_{secondary}"
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,9 @@ class ArraySpec:
 
     ``dims``, ``shape`` and ``chunks`` have equal length; ``fill_value`` is what a reader sees in
     an unwritten chunk (never valid data); ``attributes`` hold CF metadata (units, long_name, ...).
+    With ``shards``, whole multiples of ``chunks``, the chunks of a shard lie in one object: it is
+    the unit of writing then, chunks that of reading. A shard that holds several dates is written by
+    a task whose parameters name them, so that the length of a growing axis needs no other trace.
     """
 
     name: str
@@ -34,6 +43,7 @@ class ArraySpec:
     dtype: str
     fill_value: float | int | None = 0
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    shards: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,12 +67,14 @@ class Block:
     """Whole chunks of one array, computed by one task.
 
     ``origin`` is the index of the first element; every edge of the block is a multiple of the
-    chunk edge or the edge of the array.
+    chunk edge or the edge of the array. On a growing axis (date, pair) the index is a label: an
+    ISO date, or two joined by an underscore. Positions there change when a date is inserted or
+    removed, the work of the other dates does not.
     """
 
     product: str
     variable: str
-    origin: tuple[int, ...]
+    origin: tuple[int | str, ...]
     data: NDArray[Any]
 
 
@@ -75,6 +87,10 @@ class Task:
     ``outputs`` names the products it writes to; ``memory_bytes`` is the predicted peak of the
     arrays that the task holds; ``pixels`` is the amount of work for the progress display; ``batch``
     groups tasks for the orchestrator (e.g. a burst and date).
+
+    ``labels`` are the entries of the growing axis that the task writes. ``locations`` are added to
+    the parameters when the task runs and are no part of its identity: where inputs lie, as opposed
+    to what they are. Tasks of one ``group`` read the same windows: one worker does them in turn.
     """
 
     stage: str
@@ -85,6 +101,9 @@ class Task:
     memory_bytes: int
     pixels: int = 0
     batch: str = ""
+    labels: tuple[str, ...] = ()
+    locations: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,11 +118,23 @@ class Source(Protocol):
     """Where a running task gets its input from; the engine provides it."""
 
     def read(self, product: str, variable: str, region: Region) -> NDArray[Any]:
-        """Return a window of a product's array; refuses products without a marker."""
+        """Return a window of a product's array; refuses products without a marker.
+
+        An axis whose entries the region names by labels has them in that order; one label gives
+        an axis of length one.
+        """
         ...
 
     def measurement(self, url: str, member: str, first_line: int, lines: int) -> NDArray[np.int16]:
         """Return ``(lines, samples, 2)`` digital numbers of a measurement file."""
+        ...
+
+    def shared(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what an earlier task of the same group made under a name, else make it now.
+
+        For intermediate results that all tasks of a group need, such as where the cells of a map
+        tile lie; they must not be changed.
+        """
         ...
 
     def elevation(
@@ -128,6 +159,10 @@ class Context(Protocol):
     @property
     def options(self) -> Mapping[str, Mapping[str, Any]]:
         """Options of each step by name, JSON values only."""
+        ...
+
+    def tasks(self, stage: str) -> Sequence[str]:
+        """Return the keys of the tasks of an upstream stage, whether or not they are done."""
         ...
 
     def receipts(self, stage: str) -> Mapping[str, Mapping[str, Any]]:

@@ -12,6 +12,7 @@ from bperp.pipeline import (
     ingest,
     interferogram,
     misregistration,
+    publish,
     scatterers,
     seams,
     timeseries,
@@ -31,4 +32,8 @@ STAGES: tuple[Stage, ...] = (
     amplitude.STAGE,
     scatterers.STAGE,
     timeseries.STAGE,
+    publish.STAGE,
 )
+
+LAST_STEP_BY_DATE = geocode.STAGE.name
+"""Up to this step a further date only adds tasks; the steps after it take all dates together."""

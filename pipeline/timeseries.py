@@ -64,7 +64,7 @@ def _plan(context: Context) -> Plan:
     dates = complete_dates(stack)
     bin_threshold, count = _select(context, dates)
     parameters = {
-        "dates": dates,
+        "dates": [stack.date_index(date) for date in dates],
         "date_days": _days(stack),
         "reference_index": stack.date_index(stack.reference_date),
         "spacing_m": list(ground_spacing_m(stack.reference(stack.burst_ids[0]))),
@@ -91,7 +91,7 @@ def _days(stack: Stack) -> list[int]:
     return [int(day) for day in days]
 
 
-def _select(context: Context, dates: list[int]) -> tuple[int, int]:
+def _select(context: Context, dates: list[str]) -> tuple[int, int]:
     """Return the threshold as a histogram bin, and how many scatterers reach it.
 
     Raises
@@ -125,11 +125,11 @@ def _select(context: Context, dates: list[int]) -> tuple[int, int]:
     return bin_threshold, count
 
 
-def _mean_baselines(context: Context, dates: list[int]) -> NDArray[np.float64]:
+def _mean_baselines(context: Context, dates: list[str]) -> NDArray[np.float64]:
     """Return the mean perpendicular baseline of each date but the reference, in m."""
     stack: Stack = context.stack
     receipts = context.receipts("alignment")
-    others = [stack.dates[index] for index in dates if stack.dates[index] != stack.reference_date]
+    others = [date for date in dates if date != stack.reference_date]
     values = [
         list(receipts[date]["summary"]["perpendicular_baseline_m"].values()) for date in others
     ]

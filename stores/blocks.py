@@ -30,6 +30,16 @@ class BlockOfData(Protocol):
 
 
 @dataclass(frozen=True)
+class PlacedBlock:
+    """Whole chunks of one array at a known place; a ``BlockOfData``."""
+
+    product: str
+    variable: str
+    origin: tuple[int, ...]
+    data: NDArray[Any]
+
+
+@dataclass(frozen=True)
 class BlockRecord:
     """Proof that a block was written and read back.
 
@@ -67,8 +77,14 @@ def data_sha256(data: NDArray[Any]) -> str:
     return hashlib.sha256(little_endian(data).reshape(-1).view(np.uint8).data).hexdigest()
 
 
+def writing_units(array: Any) -> tuple[int, ...]:
+    """Return the edges of what lies in one object: the shards of an array, or its chunks."""
+    units: tuple[int, ...] = array.shards or array.chunks
+    return units
+
+
 def is_stored(array: Any, region: tuple[slice, ...], data: NDArray[Any]) -> bool:
-    """Read a block back by rows of chunks and compare its bytes with what was written.
+    """Read a block back by rows of objects and compare its bytes with what was written.
 
     Parameters
     ----------
@@ -87,8 +103,9 @@ def is_stored(array: Any, region: tuple[slice, ...], data: NDArray[Any]) -> bool
     axis = next((i for i, part in enumerate(region) if part.stop - part.start > 1), 0)
     if not region:
         return _same_bytes(np.asarray(array[()]), data)
-    for start in range(region[axis].start, region[axis].stop, array.chunks[axis]):
-        row = slice(start, min(start + array.chunks[axis], region[axis].stop))
+    step = writing_units(array)[axis]
+    for start in range(region[axis].start, region[axis].stop, step):
+        row = slice(start, min(start + step, region[axis].stop))
         values = np.asarray(array[(*region[:axis], row, *region[axis + 1 :])])
         part = slice(row.start - region[axis].start, row.stop - region[axis].start)
         if not _same_bytes(values, data[(*[slice(None)] * axis, part)]):
@@ -112,12 +129,12 @@ def data_faults(where: str, *, remote: bool) -> Iterator[None]:
 
 
 def require_whole_chunks(array: Any, block: BlockOfData) -> None:
-    """Refuse a block that covers part of a chunk: a second writer would lose it.
+    """Refuse a block that covers part of an object: a second writer would lose it.
 
     Parameters
     ----------
     array : zarr.Array
-        Gives dtype, shape and chunks.
+        Gives dtype, shape and chunks; of a sharded array the shards count.
     block : BlockOfData
         Block to be written.
 
@@ -133,7 +150,7 @@ def require_whole_chunks(array: Any, block: BlockOfData) -> None:
     if not len(origin) == data.ndim == array.ndim:
         raise _misaligned(where, f"{array.ndim} axes", f"origin {origin}, shape {data.shape}")
     for axis, (start, size) in enumerate(zip(origin, data.shape, strict=True)):
-        chunk, full, stop = array.chunks[axis], array.shape[axis], start + size
+        chunk, full, stop = writing_units(array)[axis], array.shape[axis], start + size
         whole = start % chunk == 0 and (stop % chunk == 0 or stop == full)
         if not (whole and 0 <= start < stop <= full):
             expected = f"edges on multiples of {chunk} up to {full} on axis {axis}"

@@ -43,6 +43,8 @@ from bperp.stores.objects import (
     local_path,
     open_objects,
 )
+from bperp.stores.published import seal, under, unseal, without_vouchers
+from bperp.stores.shards import NoEmptyObjects, write_shards
 from bperp.stores.strict import open_strict_store
 
 if TYPE_CHECKING:
@@ -123,7 +125,8 @@ class CubeStore:
         """Create an empty product, or bring an existing one up to its template.
 
         An identical product is left alone. A compatible one gets new metadata and coordinates and
-        keeps its chunks. A different one is removed first, and only if ``replace`` says so.
+        keeps its chunks. A different one is removed first, and only if ``replace`` says so. A
+        published cube counts as unfinished from here on, until ``seal``.
 
         Parameters
         ----------
@@ -144,6 +147,7 @@ class CubeStore:
         """
         state = self.state(template)
         if state is TemplateState.SAME:
+            self.unseal(template.product)
             return state
         rendered = render_product(template)
         if state is not TemplateState.ABSENT and not replace:
@@ -162,9 +166,18 @@ class CubeStore:
 
     def distrust(self, product: str) -> None:
         """Have metadata and coordinates written anew by the next ``create``; chunks stay."""
-        group = json.loads(self.objects.read(f"{product}/zarr.json") or b'{"attributes": {}}')
+        stored = json.loads(self.objects.read(f"{product}/zarr.json") or b'{"attributes": {}}')
+        group = without_vouchers(stored)
         group["attributes"]["bperp_template"] = ""
         self.objects.write(f"{product}/zarr.json", json.dumps(group).encode())
+
+    def seal(self, product: str, content: str) -> None:
+        """Write into a published cube that it is finished; see ``bperp.stores.published``."""
+        seal(self.objects, product, content)
+
+    def unseal(self, product: str) -> None:
+        """Take back that a published cube is finished, before anything of it changes."""
+        unseal(self.objects, product)
 
     def remove(self, product: str) -> None:
         """Remove a product with all its chunks."""
@@ -188,7 +201,7 @@ class CubeStore:
             R801 when the product or the variable does not exist.
         """
         if (product, variable) not in self._arrays:
-            with data_faults(f"{product}/{variable}", remote=self._remote):
+            with data_faults(under(product, variable), remote=self._remote):
                 self._arrays[product, variable] = self._open_array(product, variable)
         return self._arrays[product, variable]
 
@@ -203,11 +216,13 @@ class CubeStore:
         attributes = self.attributes(product)
         return tuple(attributes["bperp_arrays"]), tuple(attributes["bperp_coordinates"])
 
-    def attributes(self, product: str) -> dict[str, Any]:
-        """Return the attributes of a product's group, ours included."""
+    def attributes(self, product: str, level: str = "") -> dict[str, Any]:
+        """Return the attributes of a product's group, ours included, or of a group inside it."""
+        if level:
+            return self._group_attributes(under(product, level)) or {}
         attributes = self._group_attributes(product)
         if attributes is None or "bperp_arrays" not in attributes:
-            raise no_such_product(product, self.objects.url)
+            raise no_such_product(product or "a cube", self.objects.url)
         return attributes
 
     # Data -------------------------------------------------------------------------------------
@@ -218,7 +233,8 @@ class CubeStore:
         Parameters
         ----------
         block : BlockOfData
-            Data of the array's dtype whose edges lie on chunk edges or on the array's edge.
+            Data of the array's dtype whose edges lie on chunk edges (of a sharded array: on shard
+            edges) or on the array's edge.
 
         Returns
         -------
@@ -239,9 +255,12 @@ class CubeStore:
             slice(start, start + size) for start, size in zip(block.origin, data.shape, strict=True)
         )
         with data_faults(where, remote=self._remote):
-            # By default Zarr drops a chunk that holds only fill values; it would count as missing.
-            array.with_config({"write_empty_chunks": True})[region] = data
-            intact = is_stored(array, region, data)
+            if array.shards:
+                intact = write_shards(self.objects, where, array, region, data)
+            else:
+                # By default Zarr drops a chunk of fill values only; it would count as missing.
+                array.with_config({"write_empty_chunks": True})[region] = data
+                intact = is_stored(array, region, data)
         if not intact:
             raise damaged(where, f"other bytes at {block.origin} than were written", None)
         return BlockRecord(
@@ -280,13 +299,13 @@ class CubeStore:
             The region lies outside the array.
         """
         array = self.array(product, variable)
-        window = require_inside(array.shape, region or (), f"{product}/{variable}")
+        window = require_inside(array.shape, region or (), under(product, variable))
         return self.read_raw(product, variable, window)
 
     def read_raw(self, product: str, variable: str, key: Any) -> NDArray[Any]:
         """Return ``array[key]`` for any basic index, with typed faults."""
         array = self.array(product, variable)
-        with data_faults(f"{product}/{variable}", remote=self._remote):
+        with data_faults(under(product, variable), remote=self._remote):
             return np.asarray(array[key])
 
     def verify_block(self, record: BlockRecord) -> None:
@@ -339,13 +358,13 @@ class CubeStore:
     # Private ----------------------------------------------------------------------------------
 
     def _group_attributes(self, product: str) -> dict[str, Any] | None:
-        text = self.objects.read(f"{product}/zarr.json")
+        text = self.objects.read(under(product, "zarr.json"))
         if text is None:
             return None
         try:
             attributes: dict[str, Any] = json.loads(text)["attributes"]
         except (ValueError, KeyError) as error:
-            raise damaged(f"{product}/zarr.json", "no Zarr v3 metadata", error) from error
+            raise damaged(under(product, "zarr.json"), "no Zarr v3 metadata", error) from error
         if int(attributes.get("bperp_schema", SCHEMA)) > SCHEMA:
             raise StorageError(
                 "R808",
@@ -365,50 +384,61 @@ class CubeStore:
             return
         # Were the group absent after a kill, the next run would remove its chunks.
         self.distrust(product)
-        keep = {array.name for array in template.arrays}
+        keep = {array.name.partition("/")[0] for array in template.arrays}
         for name in self.objects.children(product):
             if name not in keep:
                 self.objects.remove_tree(f"{product}/{name}")
+        for group in {array.name.rpartition("/")[0] for array in template.arrays} - {""}:
+            self.objects.remove(f"{product}/{group}/zarr.json")
 
     def _forget(self, product: str) -> None:
         self._arrays = {key: value for key, value in self._arrays.items() if key[0] != product}
 
     def _open_array(self, product: str, variable: str) -> Any:
         if self._zarr_store is None:
-            self._zarr_store = open_strict_store(self.root, self.storage_options)
+            store = open_strict_store(self.root, self.storage_options)
+            self._zarr_store = NoEmptyObjects(store)
         try:
-            return zarr.open_array(self._zarr_store, path=f"{product}/{variable}", mode="r+")
+            # Without the format Zarr also asks for the metadata of its older one.
+            path = under(product, variable)
+            return zarr.open_array(self._zarr_store, path=path, mode="r+", zarr_format=3)
         except (FileNotFoundError, KeyError) as error:
-            raise no_such_product(f"{product}/{variable}", self.objects.url) from error
+            raise no_such_product(under(product, variable), self.objects.url) from error
 
 
 def open_root(
     root: str, storage_options: Mapping[str, Any] | None = None
 ) -> dict[str, xarray.Dataset]:
-    """Open every finished product of a run, lazily and CF-decoded.
+    """Open every finished product of a run, or one published cube, lazily and CF-decoded.
 
     Parameters
     ----------
     root : str
-        Local folder or fsspec URL of the run.
+        Local folder or fsspec URL of the run, or of a cube below its ``results/``, wherever that
+        was copied to.
     storage_options : mapping, optional
         Passed to fsspec.
 
     Returns
     -------
     dict of str to xarray.Dataset
-        Product name to dataset; products without a marker are left out.
+        Product name to dataset, a level of an overview counting as a product of its own; products
+        without a marker are left out.
 
     Raises
     ------
     StorageError
         R801 when nothing under this root is finished.
     """
-    from bperp.stores.dataset import open_product
+    from bperp.stores.dataset import open_levels, open_published
     from bperp.stores.receipts import Ledger
 
     store = CubeStore(root, storage_options)
+    # Asked first: who only serves a published cube may not allow listings.
+    if store.objects.read("zarr.json") is not None:
+        return open_published(store)
     products = Ledger(store.objects).vouched_products()
     if not products:
         raise no_such_product("any product", store.objects.url)
-    return {product: open_product(store, product) for product in sorted(products)}
+    found = [open_levels(store, product).items() for product in sorted(products)]
+    return dict(item for items in found for item in items)

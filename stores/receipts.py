@@ -64,6 +64,15 @@ def task_id(
     )
 
 
+def record_id(identity: str, places: Mapping[str, int]) -> str:
+    """Return the id of a receipt: of the work and of the positions it was written to.
+
+    Equal task ids with other positions are the same work at another place: a date was inserted or
+    removed before it. Its chunks can be moved; they need not be computed again.
+    """
+    return digest([identity, dict(places)]) if places else identity
+
+
 @dataclass(frozen=True)
 class Receipt:
     """Proof that one task is done.
@@ -80,11 +89,19 @@ class Receipt:
     parameters_digest: str
     blocks: tuple[BlockRecord, ...]
     summary: Mapping[str, Any]
+    places: Mapping[str, int] = field(default_factory=dict)
+    """Where on the growing axis each label (date, pair) was written."""
     code_version: str = ""
     host: str = ""
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     bytes_written: int = 0
     peak_rss_bytes: int = 0
+
+    @property
+    def record(self) -> str:
+        """Name of this receipt among those of its task; see ``record_id``."""
+        return record_id(self.id, self.places)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON that ``from_dict`` restores."""
@@ -109,7 +126,7 @@ class Marker:
     stage: str
     version: str
     receipts: Mapping[str, str]
-    """Key to id of every receipt."""
+    """Key to ``record_id`` of every receipt."""
     products: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Product to ``template`` and ``content``, the digests of its description and its blocks, and
     ``holes``, the blocks of dates or pairs without data that were filled when the stage ended."""
@@ -132,7 +149,7 @@ class Ledger:
         self.objects = objects
 
     def recorded(self, stage: str) -> dict[str, set[str]]:
-        """Return, from one listing, key to the first 12 digits of the ids on record."""
+        """Return, from one listing, key to the first 12 digits of the record ids."""
         prefix = f"receipts/{stage}/"
         found: dict[str, set[str]] = {}
         for name in self.objects.names(prefix.rstrip("/")):
@@ -141,12 +158,15 @@ class Ledger:
                 found.setdefault(unquote(match["key"]), set()).add(match["short"])
         return found
 
-    def load(self, stage: str, ids: Mapping[str, str]) -> dict[str, Receipt]:
-        """Return the receipts on record out of ``ids`` (key to id); unreadable ones are absent."""
+    def load(self, stage: str, records: Mapping[str, str]) -> dict[str, Receipt]:
+        """Return the receipts out of ``records`` (key to record id); unreadable ones are absent.
+
+        The first 12 digits of a record id are enough.
+        """
         # Reading thousands of small objects one by one from a remote store takes minutes.
         readers = 1 if isinstance(self.objects, LocalObjects) else 16
         with ThreadPoolExecutor(readers) as pool:
-            found = pool.map(lambda item: self._read(stage, *item), ids.items())
+            found = pool.map(lambda item: self._read(stage, *item), records.items())
             return {r.key: r for r in found if r is not None}
 
     def record(self, receipt: Receipt) -> Receipt:
@@ -167,12 +187,12 @@ class Ledger:
         StorageError
             R812 when another worker recorded a different outcome for the same id.
         """
-        name = _receipt_name(receipt.stage, receipt.key, receipt.id)
+        name = _receipt_name(receipt.stage, receipt.key, receipt.record)
         text = json.dumps(plain(receipt.as_dict()), indent=1, sort_keys=True).encode()
         for _ in range(3):
             if self.objects.create(name, text):
                 return receipt
-            known = self._read(receipt.stage, receipt.key, receipt.id)
+            known = self._read(receipt.stage, receipt.key, receipt.record)
             if known is not None:
                 return _require_same(known, receipt)
             # Half a receipt, left by a crash on a file system without hard links.
@@ -184,18 +204,21 @@ class Ledger:
             remedy="remove this object and run again",
         )
 
-    def discard(self, stage: str, key: str, identity: str) -> None:
+    def discard(self, stage: str, key: str, record: str) -> None:
         """Remove one receipt, so that the next run does its task again."""
-        self.objects.remove(_receipt_name(stage, key, identity))
+        self.objects.remove(_receipt_name(stage, key, record))
 
-    def retire(self, stage: str, keep: Mapping[str, str]) -> int:
-        """Remove every receipt of a stage that is not in ``keep`` (key to id); return how many.
+    def retire(self, stage: str, keep: Mapping[str, str], marker: Marker | None = None) -> int:
+        """Remove every receipt of a stage that is not in ``keep`` (key to record id); count them.
 
         Chunks of tasks that left the plan will be overwritten: their receipts must not be found
-        again when the user changes the options back.
+        again when the user changes the options back. The receipts that the last marker names are
+        removed even if a listing that lags behind does not show them.
         """
-        wanted = {_receipt_name(stage, key, identity) for key, identity in keep.items()}
-        stale = set(self.objects.names(f"receipts/{stage}")) - wanted
+        vouched = {} if marker is None else marker.receipts
+        named = {_receipt_name(stage, key, record) for key, record in vouched.items()}
+        wanted = {_receipt_name(stage, key, record) for key, record in keep.items()}
+        stale = (named | set(self.objects.names(f"receipts/{stage}"))) - wanted
         for name in sorted(stale):
             self.objects.remove(name)
         return len(stale)
@@ -227,13 +250,13 @@ class Ledger:
         """Withdraw a stage's products from readers, before their chunks change."""
         self.objects.remove(_marker_name(stage))
 
-    def _read(self, stage: str, key: str, identity: str) -> Receipt | None:
-        text = self.objects.read(_receipt_name(stage, key, identity))
+    def _read(self, stage: str, key: str, record: str) -> Receipt | None:
+        text = self.objects.read(_receipt_name(stage, key, record))
         try:
             receipt = None if text is None else Receipt.from_dict(json.loads(text))
         except (ValueError, TypeError, KeyError):
             return None
-        return receipt if receipt is not None and receipt.id == identity else None
+        return receipt if receipt is not None and receipt.record.startswith(record) else None
 
 
 def content_digest(template: str, blocks: Sequence[BlockRecord]) -> str:
@@ -242,8 +265,8 @@ def content_digest(template: str, blocks: Sequence[BlockRecord]) -> str:
     return digest([template, parts])
 
 
-def _receipt_name(stage: str, key: str, identity: str) -> str:
-    return f"receipts/{stage}/{quote(key, safe='/')}.{identity[:_SHORT]}.json"
+def _receipt_name(stage: str, key: str, record: str) -> str:
+    return f"receipts/{stage}/{quote(key, safe='/')}.{record[:_SHORT]}.json"
 
 
 def _marker_name(stage: str) -> str:

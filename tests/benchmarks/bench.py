@@ -10,6 +10,7 @@ import sys
 # Importing a module registers its figures.
 import chain_figures  # noqa: F401
 import kernel_figures  # noqa: F401
+import scale_figures  # noqa: F401
 from measuring import REGISTERED
 
 

@@ -280,6 +280,24 @@ def test_each_fault_has_its_code_and_says_what_is_expected(
     assert "\n" not in str(error)
 
 
+@pytest.mark.parametrize(
+    ("root", "volume", "code"),
+    [("https://host/x", None, "C104"), ("/data/run", None, "C102"), ("/home/run", "insar", "C102"),
+     ("/data/run", "insar", None), ("s3://bucket/run", None, None)],
+)  # fmt: skip
+def test_the_root_must_be_writable_from_where_tasks_run(
+    root: str, volume: str | None, code: str | None
+) -> None:
+    files = {f"tls_{name}": f"/tls/{name}" for name in ("ca", "certificate", "key")}
+    pods = {"image": "bperp:1.0", "certificates": "tls", "volume_claim": volume}
+    cluster = {"kind": "kubernetes", **files, "kubernetes": pods}
+    if code is None:
+        assert config(root=root, compute={"workers": 2, "cluster": cluster}).root == root
+        return
+    with pytest.raises(BperpError, match=code):
+        config(root=root, compute={"workers": 2, "cluster": cluster})
+
+
 def test_the_error_names_file_line_and_option_and_counts_the_others(tmp_path: Path) -> None:
     error = fault(tmp_path, "compute: {workers: 0}\nmisregistration:\n  esd: 3\n  loks: [1, 1]")
     # Unknown names come first: they explain why the rest had no effect.
@@ -414,6 +432,7 @@ AFFECTED: dict[str, tuple[str, ...]] = {
     "amplitude": ("amplitude", "scatterers"),
     "scatterers": ("scatterers",),
     "timeseries": ("timeseries",),
+    "publish": ("publish",),
     "export": ("export",),
 }
 OTHER: dict[str, Any] = {
@@ -475,21 +494,62 @@ OTHER: dict[str, Any] = {
     "timeseries.max_arc_length_m": 1000,
     "timeseries.max_arc_velocity_m_yr": 0.03,
     "timeseries.max_arc_dem_error_m": 30,
+    "publish.enabled": True,
+    "publish.crs": "EPSG:4326",
+    "publish.spacing": 50,
+    "publish.bounds": [1, 2, 3, 4],
     "export.formats": ["stamps"],
     "export.folder": "e",
     "compute.engine": "serial",
     "compute.workers": 1,
     "compute.memory_per_worker": "1GB",
+    "compute.cluster.kind": "slurm",
+    "compute.cluster.address": "tls://other:8786",
+    "compute.cluster.tls_ca": "other.pem",
+    "compute.cluster.tls_certificate": "other.pem",
+    "compute.cluster.tls_key": "other.pem",
+    "compute.cluster.patience_s": 5,
+    "compute.cluster.slurm.queue": "long",
+    "compute.cluster.slurm.account": "insar",
+    "compute.cluster.slurm.walltime": "1:00:00",
+    "compute.cluster.slurm.workers_per_job": 2,
+    "compute.cluster.slurm.interface": "ib0",
+    "compute.cluster.slurm.shared_directory": "shared",
+    "compute.cluster.slurm.local_directory": "$SCRATCH",
+    "compute.cluster.slurm.log_directory": "logs",
+    "compute.cluster.slurm.job_extra": ["--exclusive"],
+    "compute.cluster.kubernetes.namespace": "insar",
+    "compute.cluster.kubernetes.image": "bperp:2",
+    "compute.cluster.kubernetes.certificates": "tls",
+    "compute.cluster.kubernetes.environment": "keys",
+    "compute.cluster.kubernetes.service_account": "runner",
+    "compute.cluster.kubernetes.volume_claim": "products",
+    "compute.cluster.kubernetes.volume_path": "/products",
+}
+# Options that are refused without others.
+SECURED = {
+    "kind": "address",
+    "address": "tls://scheduler:8786",
+    "tls_ca": "ca.pem",
+    "tls_certificate": "certificate.pem",
+    "tls_key": "key.pem",
+}
+COMPANY: dict[str, dict[str, Any]] = {
+    "compute.cluster.kind": {"compute": {"workers": 4}},
+    **{
+        f"compute.cluster.{name}": {"compute": {"cluster": SECURED}}
+        for name in ("address", "tls_ca", "tls_certificate", "tls_key")
+    },
 }
 
 
-def changed(name: str, value: Any) -> StackConfig:
-    section, _, leaf = name.partition(".")
-    values = config().as_values()
-    if leaf:
-        values[section][leaf] = value
-    else:
-        values[section] = value
+def changed(before: StackConfig, name: str, value: Any) -> StackConfig:
+    *sections, leaf = name.split(".")
+    values = before.as_values()
+    place = values
+    for section in sections:
+        place = place[section]
+    place[leaf] = value
     return StackConfig.from_values(values)
 
 
@@ -499,7 +559,8 @@ def test_the_table_of_changes_is_complete() -> None:
 
 @pytest.mark.parametrize("name", OTHER)
 def test_a_changed_option_touches_only_the_steps_that_depend_on_it(name: str) -> None:
-    before, after = config(), changed(name, OTHER[name])
+    before = config(**COMPANY.get(name, {}))
+    after = changed(before, name, OTHER[name])
     touched = [
         step for step in STEPS if before.step_options_json(step) != after.step_options_json(step)
     ]

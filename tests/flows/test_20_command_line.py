@@ -234,13 +234,16 @@ def test_status_and_export_take_a_root_or_a_configuration(
 def test_demo_hands_over(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
-    def run_demo(out: Path, preset: str, seed: int, progress: Any) -> dict[str, Any]:
-        seen.extend([out, preset, seed])
+    def run_demo(
+        out: Path, preset: str, seed: int, progress: Any, *, root: str | None
+    ) -> dict[str, Any]:
+        seen.extend([out, preset, seed, root])
         return {"velocity_rms_mm_yr": 0.4}
 
     stub(monkeypatch, "demo", run_demo=run_demo)
-    result = invoke("demo", "folder", "--preset", "tiny", "--seed", "7", "--json")
-    assert seen == [Path("folder"), "tiny", 7]
+    options = ("--preset", "tiny", "--seed", "7", "--root", "s3://bucket/x", "--json")
+    result = invoke("demo", "folder", *options)
+    assert seen == [Path("folder"), "tiny", 7, "s3://bucket/x"]
     assert json.loads(result.stdout)["velocity_rms_mm_yr"] == 0.4
 
 

@@ -6,12 +6,15 @@ import base64
 import hashlib
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bperp.flows import root_report
 from bperp.flows.report import (
     AlignmentRow,
     BurstCell,
@@ -23,8 +26,12 @@ from bperp.flows.report import (
     Setting,
     StepTiming,
     report_html,
-    write_report,
 )
+from bperp.flows.root import Root
+from bperp.flows.root_report import write_pictures_and_report
+from bperp.pipeline.stack import Scene, Stack
+from bperp.stores.cube import CubeStore
+from bperp.stores.receipts import Ledger, Marker
 
 # A valid PNG of 1 x 1 pixel.
 PNG = base64.b64decode(
@@ -113,9 +120,8 @@ def fixture_content(tmp_path: Path) -> ReportContent:
     )
 
 
-def test_page_is_well_formed_and_has_all_sections(tmp_path: Path, content: ReportContent) -> None:
-    path = write_report(tmp_path / "out" / "report.html", content)
-    text = path.read_text(encoding="utf-8")
+def test_page_is_well_formed_and_has_all_sections(content: ReportContent) -> None:
+    text = report_html(content)
     assert text.startswith("<!DOCTYPE html>")
     page = Checker(text)
     headings = {tag for tag, _ in page.elements}
@@ -133,7 +139,6 @@ def test_page_is_well_formed_and_has_all_sections(tmp_path: Path, content: Repor
     ]
     links = [attrs["href"] for tag, attrs in page.elements if tag == "a"]
     assert links == [f"#{name}" for name in names]
-    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["report.html"]
 
 
 def test_page_loads_nothing_and_allows_only_its_own_style(content: ReportContent) -> None:
@@ -326,6 +331,15 @@ def test_settings_that_are_secrets_are_masked_by_name(content: ReportContent, na
     assert Checker(text).row(name)[1] == "***"
 
 
+def test_secrets_of_the_environment_are_masked(
+    content: ReportContent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S3cr3t/K3y+x")
+    text = report_html(replace(content, notices=[Notice("warning", "signed by S3cr3t/K3y+x")]))
+    assert "S3cr3t" not in text
+    assert "signed by ***" in Checker(text).text
+
+
 def test_ordinary_words_are_not_masked(content: ReportContent) -> None:
     plain = "basic coregistration, key dates; tokens 5; pass=ascending; keyhole"
     text = report_html(replace(content, subtitle=plain, settings=[Setting("orbit.pass", "A", "B")]))
@@ -333,9 +347,8 @@ def test_ordinary_words_are_not_masked(content: ReportContent) -> None:
     assert Checker(text).row("orbit.pass")[1] == "A"
 
 
-def test_empty_report_is_a_page(tmp_path: Path) -> None:
-    path = write_report(tmp_path / "report.html", ReportContent("Nothing yet"))
-    page = Checker(path.read_text(encoding="utf-8"))
+def test_empty_report_is_a_page() -> None:
+    page = Checker(report_html(ReportContent("Nothing yet")))
     assert "section" not in {tag for tag, _ in page.elements}
     assert "Nothing yet" in page.text
 
@@ -345,3 +358,112 @@ def test_not_finite_numbers_are_dashes(content: ReportContent) -> None:
     page = Checker(report_html(replace(content, coherence=rows)))
     assert page.row("P") == ["P", "–", "–", "–"]
     assert "nan" not in page.text.lower()
+
+
+# Pictures and report of a root -------------------------------------------------------------------
+
+
+class Drawing:
+    """Stands in for the steps' pictures: counts what is drawn, and may stop in the middle."""
+
+    def __init__(self) -> None:
+        self.drawn: list[str] = []
+        self.pictures = {"ingest": ["01-ingest-a", "01-ingest-b"], "geometry": ["02-geometry"]}
+        self.stops_at = ""
+
+    def __call__(self, step: str, folder: Path, *_: Any) -> list[Path]:
+        if step == self.stops_at:
+            raise KeyboardInterrupt
+        self.drawn.append(step)
+        files = [folder / f"{name}.png" for name in self.pictures.get(step, [])]
+        for file in files:
+            file.write_bytes(PNG)
+        return files
+
+
+@pytest.fixture(name="drawing")
+def fixture_drawing(monkeypatch: pytest.MonkeyPatch) -> Drawing:
+    drawing = Drawing()
+    monkeypatch.setattr(root_report, "draw_step", drawing)
+
+    def content(root: Root, pictures: list[Path]) -> ReportContent:
+        return ReportContent("T", pictures=[ReportPicture(p, p.stem) for p in pictures])
+
+    monkeypatch.setattr(root_report, "report_content", content)
+    return drawing
+
+
+@pytest.fixture(name="store", params=["local", "memory"])
+def fixture_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CubeStore]:
+    """Both kinds of root go the same way."""
+    remote = f"memory://{tmp_path.name}/run"
+    store = CubeStore(str(tmp_path) if request.param == "local" else remote)
+    yield store
+    store.objects.remove_tree("")
+
+
+def opened(store: CubeStore, receipts: dict[str, str]) -> Root:
+    """Return a root whose steps were finished by tasks with these receipts."""
+    for name, receipt in receipts.items():
+        Ledger(store.objects).write_marker(Marker(name, "1", {"key": receipt}))
+    stack = Stack("2020-01-01", (), {}, Scene(1, 1, (1, 1), ()))
+    return Root(store, stack, {"name": "t"}, ())
+
+
+def test_pictures_and_report_are_objects_of_the_root(store: CubeStore, drawing: Drawing) -> None:
+    result = write_pictures_and_report(opened(store, {"ingest": "a", "geometry": "b"}))
+    assert drawing.drawn == ["ingest", "geometry"]
+    names = ["01-ingest-a.png", "01-ingest-b.png", "02-geometry.png"]
+    assert store.objects.names("pictures") == [f"pictures/{name}" for name in names]
+    assert result["pictures"] == [f"{store.objects.url}/pictures/{name}" for name in names]
+    assert result["report"] == f"{store.objects.url}/report.html"
+    report = store.objects.read("report.html")
+    assert report is not None
+    assert report.count(base64.b64encode(PNG)) == 3
+
+
+def test_only_what_changed_is_drawn_again(store: CubeStore, drawing: Drawing) -> None:
+    write_pictures_and_report(opened(store, {"ingest": "a", "geometry": "b"}))
+    report = store.objects.read("report.html")
+    drawing.drawn.clear()
+    write_pictures_and_report(opened(store, {}))
+    assert drawing.drawn == []
+    assert store.objects.read("report.html") == report
+    # Another burst in place of b: its picture must not stay behind.
+    drawing.pictures["ingest"] = ["01-ingest-a", "01-ingest-c"]
+    write_pictures_and_report(opened(store, {"ingest": "c"}))
+    assert drawing.drawn == ["ingest"]
+    assert [name[-5] for name in store.objects.names("pictures")] == ["a", "c", "y"]
+    changed = store.objects.read("report.html")
+    assert changed is not None
+    assert changed.count(b"<figure>") == 3
+    assert b"01-ingest-c" in changed
+
+
+@pytest.mark.parametrize("lost", ["pictures/02-geometry.png", "report.html"])
+def test_what_was_lost_is_made_again(store: CubeStore, drawing: Drawing, lost: str) -> None:
+    write_pictures_and_report(opened(store, {"ingest": "a", "geometry": "b"}))
+    before = store.objects.read(lost)
+    drawing.drawn.clear()
+    store.objects.remove(lost)
+    write_pictures_and_report(opened(store, {}))
+    assert drawing.drawn == (["geometry"] if "geometry" in lost else [])
+    assert store.objects.read(lost) == before
+
+
+def test_a_run_killed_while_drawing_is_made_good(store: CubeStore, drawing: Drawing) -> None:
+    write_pictures_and_report(opened(store, {"ingest": "a", "geometry": "b"}))
+    drawing.pictures["ingest"] = ["01-ingest-c"]
+    drawing.stops_at = "geometry"
+    with pytest.raises(KeyboardInterrupt):
+        write_pictures_and_report(opened(store, {"ingest": "new", "geometry": "new"}))
+    # The report in the root is the old one and whole; the next run knows that it is old.
+    drawing.stops_at = ""
+    drawing.drawn.clear()
+    write_pictures_and_report(opened(store, {}))
+    assert drawing.drawn == ["ingest", "geometry"]
+    names = store.objects.names("pictures")
+    assert names == ["pictures/01-ingest-c.png", "pictures/02-geometry.png"]
+    report = store.objects.read("report.html")
+    assert report is not None
+    assert report.count(b"<figure>") == 2

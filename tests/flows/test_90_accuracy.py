@@ -156,7 +156,7 @@ def expected_phase(
         reference, secondary = stack.reference(place.burst_id), stack.images[place.burst_id, date]
         own = [axis[mine] for axis in ecef]
         difference = range_m(secondary, own) - range_m(reference, own)
-        offset = read_offsets(root.source, place.burst_id, stack.date_index(date)).range
+        offset = read_offsets(root.source, place.burst_id, date).range
         pixels = evaluate_points(
             offset, line[mine] - place.azimuth, sample[mine] - place.range, height[mine]
         )

@@ -135,8 +135,8 @@ def test_an_option_invalidates_exactly_what_depends_on_it(finished: StackConfig)
     plan = run_stack(StackConfig.from_values(values), dry_run=True)
     status = {stage["name"]: stage["status"] for stage in plan["stages"]}
     current = [name for name, state in status.items() if state == "current"]
-    # Filter and geocode are switched off: nothing is left to do there.
-    assert current == ["ingest", "geometry", "filter", "geocode"]
+    # Filter, geocode and publish are switched off: nothing is left to do there.
+    assert current == ["ingest", "geometry", "filter", "geocode", "publish"]
 
 
 def test_a_replaced_product_is_noticed(finished: StackConfig, inputs: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from bperp.pipeline.baseline import center_baseline_m
 from bperp.pipeline.burst import BurstImage
-from bperp.pipeline.pairs import select_pairs
+from bperp.pipeline.pairs import pairs_by_date, select_pairs
 from bperp.pipeline.reference import choose_reference
 from bperp.pipeline.scene import SceneReader, tile_windows
 from bperp.pipeline.stack import Stack, arrange_scene
@@ -124,9 +124,27 @@ def test_reference_date_is_central_in_time_and_baseline(make_burst: MakeBurst) -
 def test_networks() -> None:
     dates = ["2023-01-01", "2023-01-13", "2023-01-25", "2023-02-06"]
     single = select_pairs(dates, dates[1], network="single_reference", neighbours=1)
-    assert single == [(1, 0), (1, 2), (1, 3)]
+    assert single == [(dates[1], dates[k]) for k in (0, 2, 3)]
     nearest = select_pairs(dates, dates[1], network="nearest", neighbours=2)
-    assert nearest == [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)]
+    expected = [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)]
+    assert nearest == [(dates[first], dates[second]) for first, second in expected]
+
+
+def test_a_further_date_makes_a_group_of_its_own() -> None:
+    dates = ["2023-01-01", "2023-01-13", "2023-01-25", "2023-02-06", "2023-02-18"]
+
+    def groups(used: list[str], network: str) -> dict[str, list[tuple[str, str]]]:
+        pairs = select_pairs(used, dates[2], network=network, neighbours=2)
+        return pairs_by_date(pairs, dates[2])
+
+    for network in ("single_reference", "nearest"):
+        whole = groups(dates, network)
+        assert sum(map(len, whole.values())) == {"single_reference": 4, "nearest": 7}[network]
+        for end in (0, 4):
+            without = [date for date in dates if date != dates[end]]
+            part = groups(without, network)
+            assert dates[end] not in part
+            assert part == {date: pairs for date, pairs in whole.items() if date != dates[end]}
 
 
 def test_tiles_cover_an_image_once() -> None:
@@ -146,6 +164,7 @@ class _Memory:
         self.values = values
 
     def read(self, product: str, variable: str, region: tuple[slice, ...]) -> np.ndarray:
+        region = (slice(0, 1), *region[1:]) if isinstance(region[0], str) else region
         shape = [piece.stop - piece.start for piece in region]
         kind = np.int16 if variable == "slc" else np.float32
         assert min(piece.start for piece in region) >= 0
@@ -157,7 +176,7 @@ def test_scene_windows_take_each_pixel_from_its_owner(make_burst: MakeBurst) -> 
     index = {place.burst_id: number + 1 for number, place in enumerate(scene.placements)}
     reader = SceneReader(_Memory(index), scene.as_dict())  # type: ignore[arg-type]
     window = (150, 220, 240, 330)
-    image = reader.slc(window, 0)
+    image = reader.slc(window, "2023-01-01")
     assert image.shape == (70, 90)
     assert image[25, 39] == 1 + 1j  # line 175, sample 279: first burst of the first swath
     assert image[26, 39] == 2 + 2j

@@ -12,7 +12,11 @@ from bperp.kernels.phase_noise import PhaseNoiseOptions, phase_noise_halo_m
 from bperp.pipeline import amplitude, interferogram, scatterers
 from bperp.pipeline.scatterers import STAGE as SCATTERERS
 
-LINES, SAMPLES, DATES = 160, 240, 8
+LINES, SAMPLES = 160, 240
+DAYS = [f"2023-01-{day:02d}" for day in range(1, 9)]
+DATES = len(DAYS)
+PAIRS = [[DAYS[0], DAYS[3]], [DAYS[3], DAYS[7]]]
+LABELS = ["_".join(pair) for pair in PAIRS]
 BURST = "t001_000001_iw1"
 
 
@@ -47,6 +51,9 @@ class Memory:
 
     def read(self, product: str, variable: str, region: tuple[slice, ...]) -> np.ndarray:
         array = self.arrays[product, variable]
+        if isinstance(region[0], str):
+            date = DAYS.index(region[0])
+            region = (slice(date, date + 1), *region[1:])
         for piece, size in zip(region, array.shape, strict=True):
             assert (
                 0 <= (piece.start or 0) <= (piece.stop if piece.stop is not None else size) <= size
@@ -71,9 +78,9 @@ def assemble(
     arrays: dict[str, np.ndarray] = {}
     for parameters in tasks:
         for block in stage.compute(parameters, source):
-            place = tuple(
-                slice(o, o + n) for o, n in zip(block.origin, block.data.shape, strict=True)
-            )
+            first, *rest = block.origin
+            origin = (LABELS.index(first) if isinstance(first, str) else first, *rest)
+            place = tuple(slice(o, o + n) for o, n in zip(origin, block.data.shape, strict=True))
             array = arrays.setdefault(
                 block.variable, np.zeros(shapes[block.variable], block.data.dtype)
             )
@@ -86,15 +93,18 @@ def interferogram_tasks(tile: tuple[int, int]) -> list[dict[str, Any]]:
     windows = [window for _, window in interferogram.tile_windows(shape, tile)]
     common = {
         "scene": SCENE,
-        "pairs": [[0, 3], [3, 7]],
-        "dates": DATES,
         "looks": [4, 8],
         "sampling": [1.49, 1.14, 0.7, 0.75],
         "burst_phase": "report",
+        "numbers": [0],
         "filtered": [],
         "images": {},
     }
-    return [{**common, "window": list(window)} for window in windows]
+    return [
+        {**common, "window": list(window), "pairs": pairs}
+        for window in windows
+        for pairs in ([], PAIRS[:1], PAIRS[1:])
+    ]
 
 
 def test_interferograms_do_not_depend_on_tiles_and_strips(
@@ -104,7 +114,7 @@ def test_interferograms_do_not_depend_on_tiles_and_strips(
     shapes = dict.fromkeys(("phase", "coherence", "debiased_coherence", "effective_looks"), cube)
     shapes |= dict.fromkeys(("latitude", "longitude"), image)
     whole = assemble(interferogram.STAGE, interferogram_tasks((128, 128)), memory, shapes)
-    monkeypatch.setattr(interferogram, "STRIP_BYTES", 100_000)
+    monkeypatch.setattr(interferogram, "STRIP_PIXELS", 1600)
     parts = assemble(interferogram.STAGE, interferogram_tasks((16, 10)), memory, shapes)
     for name, values in whole.items():
         assert np.array_equal(values, parts[name], equal_nan=True), name
@@ -121,7 +131,7 @@ def test_amplitude_does_not_depend_on_strips(
     task = {
         "scene": SCENE,
         "window": [0, LINES, 0, SAMPLES],
-        "dates": list(range(DATES)),
+        "dates": DAYS,
         "calibration": [100.0] * DATES,
         "max_amplitude_dispersion": 0.25,
     }
@@ -147,9 +157,10 @@ def scatterer_tasks(
         "spacing_m": [14.0, 4.0],
         "trial_wraps": 0.3,
         "slot": slot,
-        "dates": list(range(DATES)),
+        "dates": DAYS,
+        "columns": list(range(DATES)),
         "date_count": DATES,
-        "reference_index": 3,
+        "reference_date": DAYS[3],
         "max_amplitude_dispersion": 0.25,
         "images": {BURST: image.as_dict()},
         "options": {
@@ -166,7 +177,7 @@ def test_scatterers_do_not_depend_on_tiles(memory: Memory, make_burst: Any) -> N
     statistics = {
         "scene": SCENE,
         "window": [0, LINES, 0, SAMPLES],
-        "dates": list(range(DATES)),
+        "dates": DAYS,
         "calibration": [100.0] * DATES,
         "max_amplitude_dispersion": 0.25,
     }

@@ -16,6 +16,7 @@ from bperp.pipeline.stack import Scene, Stack
 
 LINES, SAMPLES, LOOKS = 170, 210, (4, 20)
 DATES = ("2023-01-01", "2023-01-13", "2023-01-25")
+PAIRS = [f"{DATES[0]}_{date}" for date in DATES[1:]]
 
 
 class Memory:
@@ -38,6 +39,8 @@ class Memory:
 
     def read(self, product: str, variable: str, region: tuple[slice, ...]) -> np.ndarray:
         assert product == "scene/interferogram"
+        pair = PAIRS.index(region[0])
+        region = (slice(pair, pair + 1), *region[1:])
         for piece, size in zip(region, self.arrays[variable].shape, strict=True):
             assert 0 <= piece.start < piece.stop <= size
         values = np.array(self.arrays[variable][region])
@@ -69,14 +72,14 @@ def run(plan: Any, source: Any) -> dict[str, np.ndarray]:
         for block in filtering.STAGE.compute(task.parameters, source):
             target = arrays[block.variable]
             assert block.data.dtype == target.dtype
+            assert block.origin[0] in task.labels
+            origin = (PAIRS.index(block.origin[0]), *block.origin[1:])
             for start, length, size, chunk in zip(
-                block.origin, block.data.shape, target.shape, chunks, strict=True
+                origin, block.data.shape, target.shape, chunks, strict=True
             ):
                 assert start % chunk == 0
                 assert length % chunk == 0 or start + length == size
-            place = tuple(
-                slice(o, o + n) for o, n in zip(block.origin, block.data.shape, strict=True)
-            )
+            place = tuple(slice(o, o + n) for o, n in zip(origin, block.data.shape, strict=True))
             target[place] = block.data
     return arrays
 
@@ -141,13 +144,15 @@ def test_tasks_name_the_interferogram_tiles_that_they_read(monkeypatch: pytest.M
     monkeypatch.setattr(filtering, "CHUNK", (32, 32))
     monkeypatch.setattr(filtering, "TILE", (64, 64))
     plan = filtering.STAGE.plan(context())
-    assert [task.key for task in plan.tasks] == [
-        key for key, _ in tile_windows((LINES, SAMPLES), (64, 64))
-    ]
+    tiles = [key for key, _ in tile_windows((LINES, SAMPLES), (64, 64))]
+    assert [task.key for task in plan.tasks] == [f"{t}/{d}" for t in tiles for d in DATES[1:]]
+    assert [task.group for task in plan.tasks] == [tile for tile in tiles for _ in DATES[1:]]
     first = plan.tasks[0]
     # Lines and samples 0..64 with a halo of 32: three by three tiles of 32.
     names = {
-        f"interferogram/tile-{row:03d}-{column:03d}" for row in range(3) for column in range(3)
+        f"interferogram/tile-{row:03d}-{column:03d}/{DATES[1]}"
+        for row in range(3)
+        for column in range(3)
     }
     assert set(first.inputs) == names
     assert first.outputs == ("scene/filtered",)
@@ -160,7 +165,7 @@ def test_tasks_name_the_interferogram_tiles_that_they_read(monkeypatch: pytest.M
 
 def test_predicted_memory_covers_the_peak_and_is_not_far_above() -> None:
     source = Memory(512, 512)
-    parameters = {"shape": [512, 512], "pairs": 2, "strength": "coherence", "patch": 32,
+    parameters = {"shape": [512, 512], "pairs": PAIRS, "strength": "coherence", "patch": 32,
                   "overlap": 0.75, "window": [0, 512, 0, 512]}  # fmt: skip
     list(filtering.STAGE.compute({**parameters, "window": [0, 64, 0, 64]}, source))
     tracemalloc.start()
@@ -173,8 +178,8 @@ def test_predicted_memory_covers_the_peak_and_is_not_far_above() -> None:
 
 
 def test_summary_counts_valid_pixels(memory: Memory) -> None:
-    (task,) = filtering.STAGE.plan(context()).tasks
-    computation = filtering.STAGE.compute(task.parameters, memory)
+    parameters = {**filtering.STAGE.plan(context()).tasks[0].parameters, "pairs": PAIRS}
+    computation = filtering.STAGE.compute(parameters, memory)
     blocks = []
     while True:
         try:
@@ -183,8 +188,9 @@ def test_summary_counts_valid_pixels(memory: Memory) -> None:
             summary = stop.value
             break
     consistency = [block.data for block in blocks if block.variable == "phase_consistency"]
-    assert summary["valid_pixels"] == [int(np.isfinite(image).sum()) for image in consistency]
-    assert summary["valid_pixels"][0] == LINES * SAMPLES - 20 * 30
-    assert summary["phase_consistency_sum"] == pytest.approx(
+    valid = [int(np.isfinite(image).sum()) for image in consistency]
+    assert summary["valid_pixels"] == dict(zip(PAIRS, valid, strict=True))
+    assert valid[0] == LINES * SAMPLES - 20 * 30
+    assert list(summary["phase_consistency_sum"].values()) == pytest.approx(
         [float(np.nansum(image, dtype=np.float64)) for image in consistency]
     )

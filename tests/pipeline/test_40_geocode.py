@@ -32,6 +32,7 @@ SAMPLING_HZ = 64.34523812571428e6
 LOOKS = (3, 12)
 POSTING_DEG = 1.0 / 3600.0
 DATES = ("2023-01-01", "2023-01-13", "2023-01-25")
+PAIRS = [f"{DATES[0]}_{date}" for date in DATES[1:]]
 MakeBurst = Callable[..., BurstImage]
 
 
@@ -77,6 +78,9 @@ class Memory:
         self.ground = ground
         self.arrays: dict[tuple[str, str], np.ndarray] = {}
 
+    def shared(self, name: str, make: Callable[[], Any]) -> Any:
+        return make()
+
     def elevation(
         self, south: float, west: float, north: float, east: float
     ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
@@ -90,6 +94,8 @@ class Memory:
 
     def read(self, product: str, variable: str, region: tuple[slice, ...]) -> np.ndarray:
         array = self.arrays[product, variable]
+        pair = PAIRS.index(region[0])
+        region = (slice(pair, pair + 1), *region[1:])
         for piece, size in zip(region, array.shape, strict=True):
             assert 0 <= piece.start < piece.stop <= size
         return np.array(array[region])
@@ -175,7 +181,11 @@ class Context:
             low, high = self.heights_m
             summary = {"height_min_m": low, "height_max_m": high}
             return {burst: {"summary": summary} for burst in self.stack.burst_ids}
-        return {"tile-000-000": {"summary": {}}}
+        raise AssertionError(f"geocoding needs no results of {stage}")
+
+    def tasks(self, stage: str) -> list[str]:
+        assert stage in ("interferogram", "filter")
+        return [f"tile-000-000/{date}" for date in DATES[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -203,12 +213,11 @@ def run(plan: Plan, source: Any) -> dict[str, np.ndarray]:
     for task in plan.tasks:
         assert task.outputs == ("scene/geocoded",)
         for block in geocode.STAGE.compute(json.loads(json.dumps(task.parameters)), source):
-            place = tuple(
-                slice(o, o + n) for o, n in zip(block.origin, block.data.shape, strict=True)
-            )
-            assert all(
-                o % c == 0 for o, c in zip(block.origin, chunks[block.variable], strict=True)
-            )
+            first, *rest = block.origin
+            assert isinstance(first, str) == bool(task.labels)
+            origin = (PAIRS.index(first) if isinstance(first, str) else first, *rest)
+            place = tuple(slice(o, o + n) for o, n in zip(origin, block.data.shape, strict=True))
+            assert all(o % c == 0 for o, c in zip(origin, chunks[block.variable], strict=True))
             assert block.data.dtype == arrays[block.variable].dtype
             arrays[block.variable][place] = block.data
             written[block.variable][place] += 1
@@ -376,14 +385,17 @@ def test_nearest_returns_only_values_of_the_radar(case: Case) -> None:
 def test_the_filtered_phase_is_taken_when_there_is_one(case: Case) -> None:
     context = Context(case.stack, {"resampling": "nearest"}, filtered=True)
     plan = geocode.STAGE.plan(context)
-    assert plan.tasks[0].inputs == ("interferogram/tile-000-000", "filter/tile-000-000")
+    assert [task.key for task in plan.tasks[:2]] == [f"tile-000-000/{k}" for k in ("map", DATES[1])]
+    place = f"tile-000-000/{DATES[1]}"
+    assert plan.tasks[0].inputs == ()
+    assert plan.tasks[1].inputs == (f"interferogram/{place}", f"filter/{place}")
     assert plan.templates[0].attributes["phase_product"] == "scene/filtered"
     result = run(plan, case.memory)
     known = np.isfinite(result["phase"])
     assert known.any()
     assert np.abs(result["phase"][known]).max() < 0.51 * np.pi
     plain = geocode.STAGE.plan(case.context())
-    assert plain.tasks[0].inputs == ("interferogram/tile-000-000",)
+    assert plain.tasks[1].inputs == (f"interferogram/{place}",)
     assert plain.templates[0].attributes["phase_product"] == "scene/interferogram"
 
 

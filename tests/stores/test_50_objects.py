@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bperp.stores import objects as module
+from bperp.stores import local_objects as module
 from bperp.stores.canonical import canonical_json, digest, plain
 from bperp.stores.errors import NetworkError, StorageError
 from bperp.stores.objects import (
@@ -92,6 +92,21 @@ def test_a_file_system_without_links_still_creates_once(tmp_path, monkeypatch):
     assert store.create("x", b"1")
     assert not store.create("x", b"2")
     assert store.read("x") == b"1"
+
+
+def test_a_copy_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    store = LocalObjects(tmp_path)
+    store.write("source", b"new" * 1000)
+    store.write("target", b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "injected")
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(StorageError, match="R804 target"):
+        store.copy("source", "target")
+    assert store.read("target") == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
 
 
 def test_partial_files_are_ignored_and_removed(tmp_path):
