@@ -8,11 +8,11 @@ from typing import Any
 
 import fsspec
 
-from bperp.flows.config import StackConfig, differences, load_config
+from bperp.flows.config import StackConfig, load_config
 from bperp.flows.elevation_contents import elevation_contents
 from bperp.flows.progress import Progress
 from bperp.flows.root import Root
-from bperp.flows.run import run_stack
+from bperp.flows.run import changed_options, run_stack
 from bperp.flows.stack_index import expand_urls, index_stack
 from bperp.flows.status import steps_behind
 from bperp.flows.yaml_edit import append_items
@@ -112,7 +112,7 @@ def _require_same_options(config: StackConfig, store: CubeStore) -> Root | None:
         return None
     changed = {
         name: values
-        for name, values in differences(StackConfig.from_values(root.config), config).items()
+        for name, values in changed_options(config).items()
         if not name.startswith(_NO_MATTER)
     }
     contents = elevation_contents(config)

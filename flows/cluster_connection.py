@@ -95,6 +95,8 @@ class Connection:
             return  # run from its source, without a version to compare
         found = self.ask(lambda client: client.run(metadata.version, "bperp", on_error="return"))
         for worker, version in found.items():
+            if isinstance(version, OSError):
+                continue  # it ended while it was asked
             if version != own:
                 raise other_program(worker, own, version)
 

@@ -160,7 +160,7 @@ class DaskExecutor:
                     time.sleep(_POLL_S)
                 watch.look()
                 future, bundle, alone = flight.next()
-                answer = self._answer(connection, future, bundle, alone=alone)
+                answer = self._answer((connection, watch), future, bundle, alone=alone)
                 if answer is None:
                     queue.suspect(bundle)
                     continue
@@ -194,11 +194,17 @@ class DaskExecutor:
             raise
 
     def _answer(
-        self, connection: Connection, future: Any, bundle: Sequence[TaskOrder], *, alone: bool
+        self,
+        asked: tuple[Connection, Watch],
+        future: Any,
+        bundle: Sequence[TaskOrder],
+        *,
+        alone: bool,
     ) -> BundleResult | None:
         """Return what a bundle gave, ``None`` when its workers died and it may not be to blame."""
+        connection, watch = asked
         try:
-            return _result(connection, future)
+            return _result(watch, future)
         except _distributed().KilledWorker as error:
             if not alone or len(bundle) > 1:
                 return None
@@ -223,15 +229,14 @@ def _send(queue: OrderQueue, flight: Flight, threads: int) -> bool:
     return len(flight) > 0
 
 
-def _result(connection: Connection, future: Any) -> BundleResult:
+def _result(watch: Watch, future: Any) -> BundleResult:
     while True:
         try:
             answer: BundleResult = future.result(ANSWER_S)
             return answer
         except TimeoutError:
             # The worker died with its result, which is made once more; or nobody is there.
-            raise_if_requested()
-            connection.known_workers()
+            watch.look()
 
 
 def _distributed() -> Any:

@@ -85,7 +85,7 @@ def _start_any(home: str, log: Path) -> tuple[subprocess.Popen[bytes], str]:
         "the Prefect server did not start",
         where="--engine prefect",
         found=lines[-1][:200],
-        remedy="use --engine dask, or set PREFECT_API_URL to a running server",
+        remedy="use --engine local, or set PREFECT_API_URL to a running server",
     )
 
 

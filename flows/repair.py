@@ -10,17 +10,14 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from bperp.flows.config import StackConfig
-from bperp.flows.elevation_contents import stage_options
 from bperp.flows.engine import (
-    ElevationSettings,
     Executor,
     RunSetup,
     SerialExecutor,
     Session,
-    StageContext,
     StagePlan,
     TaskOrder,
     UpstreamPendingError,
@@ -30,8 +27,8 @@ from bperp.flows.engine import (
 from bperp.flows.interruption import terminable
 from bperp.flows.progress import NullProgress, Progress
 from bperp.flows.root import Root
+from bperp.flows.run import recorded_setup
 from bperp.pipeline.stage import Stage, Template
-from bperp.pipeline.steps import STAGES
 from bperp.stores.cube import CubeStore
 from bperp.stores.errors import StorageError
 from bperp.stores.inventory import partial_files
@@ -106,19 +103,7 @@ def repair_root(
 
 def _recorded_setup(opened: Root, workers: int | None) -> tuple[RunSetup, str]:
     config = StackConfig.from_values(opened.config)
-    absent: Literal["mask", "sea"] = "sea" if config.geometry.missing_elevation == "sea" else "mask"
-    elevation = ElevationSettings(
-        config.dem.path,
-        config.dem.vertical_datum,
-        config.dem.geoid,
-        absent,
-        content_id=str(opened.elevation.get("geometry")),
-    )
-    context = StageContext(opened.stack, stage_options(config, opened.elevation), elevation)
-    number = workers or (None if config.compute.workers == "auto" else config.compute.workers)
-    memory = config.compute.memory_per_worker_bytes
-    cluster = config.compute.cluster
-    setup = RunSetup(STAGES, context, opened.store, number, memory, cluster=cluster)
+    setup = recorded_setup(config, opened.stack, opened.store, opened.elevation, workers)
     return setup, config.compute.engine
 
 

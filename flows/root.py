@@ -88,14 +88,30 @@ class Root:
 
     @classmethod
     def find(cls, store: CubeStore) -> Root | None:
-        """Return the root in a store, ``None`` when no run was ever started there."""
+        """Return the root in a store, ``None`` when no run was ever started there.
+
+        Raises
+        ------
+        StorageError
+            R803 when its record is damaged.
+        """
         text = store.objects.read(RECORD)
         if text is None:
             return None
-        record = json.loads(text)
-        stack = Stack.from_dict(record["stack"])
-        contents = record.get("elevation", {})
-        return cls(store, stack, record["config"], tuple(record["notes"]), contents)
+        try:
+            record = json.loads(text)
+            stack = Stack.from_dict(record["stack"])
+            contents = record.get("elevation", {})
+            return cls(store, stack, record["config"], tuple(record["notes"]), contents)
+        except (ValueError, KeyError, TypeError, StopIteration) as error:
+            raise StorageError(
+                "R803",
+                "the record of the root is damaged",
+                where=f"{store.objects.url}/{RECORD}",
+                found=f"{type(error).__name__}: {error}"[:200],
+                remedy=f"remove {RECORD} and run 'bperp run' with the same configuration: it is "
+                "written anew and all products are kept",
+            ) from error
 
     @cached_property
     def ledger(self) -> Ledger:

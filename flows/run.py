@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from bperp.flows.config import STEPS, StackConfig, load_config
+from bperp.flows.config import STEPS, StackConfig, differences, load_config
 from bperp.flows.elevation_contents import elevation_contents, stage_options
 from bperp.flows.engine import (
     ElevationSettings,
@@ -22,10 +23,19 @@ from bperp.flows.root import Root, write_root_record
 from bperp.flows.root_report import write_pictures_and_report
 from bperp.flows.stack_index import index_stack
 from bperp.flows.status import steps_behind
+from bperp.pipeline.stack import Stack
 from bperp.pipeline.steps import STAGES
 from bperp.stores.cube import CubeStore
+from bperp.stores.errors import BperpError
 
-__all__ = ["prepare", "run_stack", "setup_run", "stack_status"]
+__all__ = [
+    "changed_options",
+    "prepare",
+    "recorded_setup",
+    "run_stack",
+    "setup_run",
+    "stack_status",
+]
 
 
 def prepare(config_path: str) -> RunSetup:
@@ -57,15 +67,40 @@ def setup_run(config: StackConfig, workers: int | None = None, *, record: bool =
     heights = elevation_contents(config)
     if record:
         write_root_record(store, config, index, heights)
+    return recorded_setup(config, index.stack, store, heights, workers)
+
+
+def recorded_setup(
+    config: StackConfig,
+    stack: Stack,
+    store: CubeStore,
+    heights: Mapping[str, Mapping[str, Any]],
+    workers: int | None = None,
+) -> RunSetup:
+    """Return what the engine needs for a stack that was indexed, now or by the last run.
+
+    Parameters
+    ----------
+    config : StackConfig
+        Options.
+    stack : Stack
+        Acquisitions and scene.
+    store : CubeStore
+        Root.
+    heights : mapping
+        ``elevation_contents``.
+    workers : int, optional
+        Overrides ``compute.workers``.
+    """
     absent: Literal["mask", "sea"] = "sea" if config.geometry.missing_elevation == "sea" else "mask"
     elevation = ElevationSettings(
         config.dem.path,
         config.dem.vertical_datum,
         config.dem.geoid,
         absent,
-        content_id=str(heights["geometry"]),
+        content_id=str(heights.get("geometry")),
     )
-    context = StageContext(index.stack, stage_options(config, heights), elevation)
+    context = StageContext(stack, stage_options(config, heights), elevation)
     number = workers or (None if config.compute.workers == "auto" else config.compute.workers)
     memory = config.compute.memory_per_worker_bytes
     return RunSetup(STAGES, context, store, number, memory, cluster=config.compute.cluster)
@@ -102,12 +137,16 @@ def run_stack(
     Returns
     -------
     dict
-        JSON values: summary of the stages, ``exports``, ``pictures``, ``report``.
+        JSON values: summary of the stages, ``exports``, ``pictures``, ``report``, and
+        ``changed_options``, before and after, where they differ from the last run.
     """
     chosen = Selection(first, last, (only,) if only else ()).among(STEPS)
     stages = tuple(step for step in chosen if step != "export")
+    changed = changed_options(config)
     setup = setup_run(config, workers, record=not dry_run)
     summary: dict[str, Any] = {"root": config.root, "dry_run": dry_run, "stages": []}
+    if changed:
+        summary["changed_options"] = {name: list(values) for name, values in changed.items()}
     if stages:
         selection = Selection(only=stages)
         summary |= _run_stages(setup, selection, engine, progress, dry_run=dry_run)
@@ -115,6 +154,18 @@ def run_stack(
         return summary
     summary["exports"] = _export(config) if "export" in chosen else []
     return summary | write_pictures_and_report(Root.open(config.root))
+
+
+def changed_options(config: StackConfig) -> dict[str, tuple[Any, Any]]:
+    """Return the options that differ from those of the last run of the root, before and after."""
+    root = Root.find(CubeStore(config.root))
+    if root is None:
+        return {}
+    try:
+        before = StackConfig.from_values(root.config)
+    except BperpError:
+        return {}  # written by a version with other options
+    return differences(before, config)
 
 
 def _run_stages(

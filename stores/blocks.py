@@ -226,5 +226,5 @@ def damaged(where: str, found: str, error: Exception | None) -> StorageError:
         "stored data are damaged",
         where=where,
         found=f"{kind}{found}",
-        remedy="run 'bperp verify --repair' and then the same run again",
+        remedy="run 'bperp repair ROOT', then the same run again",
     )

@@ -143,7 +143,7 @@ def nothing_to_copy(name: str) -> StorageError:
         "R802",
         "the object to be copied is missing",
         where=name,
-        remedy="run 'bperp verify --repair' and then the same run again",
+        remedy="run 'bperp repair ROOT', then the same run again",
     )
 
 

@@ -8,6 +8,7 @@ included, so a whole plan can be compared with a store before anything runs. The
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -105,13 +106,25 @@ class Receipt:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON that ``from_dict`` restores."""
-        return {**asdict(self), "blocks": [block.as_dict() for block in self.blocks]}
+        outcome = hashlib.sha256(self.outcome()).hexdigest()
+        blocks = [block.as_dict() for block in self.blocks]
+        return {**asdict(self), "blocks": blocks, "outcome": outcome}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Receipt:
-        """Restore a receipt from its JSON."""
-        blocks = tuple(BlockRecord.from_dict(block) for block in record["blocks"])
-        return cls(**{**record, "blocks": blocks})
+        """Restore a receipt from its JSON.
+
+        Raises
+        ------
+        ValueError
+            Blocks or summary are not those that were recorded.
+        """
+        fields = {name: value for name, value in record.items() if name != "outcome"}
+        fields["blocks"] = tuple(BlockRecord.from_dict(block) for block in record["blocks"])
+        receipt = cls(**fields)
+        if record.get("outcome") != hashlib.sha256(receipt.outcome()).hexdigest():
+            raise ValueError(f"receipt {record.get('stage')}/{record.get('key')} is damaged")
+        return receipt
 
     def outcome(self) -> bytes:
         """Return what two runs of the same task must agree on."""

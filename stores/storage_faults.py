@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from bperp.stores.errors import BperpError, NetworkError, StorageError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _FULL_CODES = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"}
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"}

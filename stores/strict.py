@@ -33,7 +33,7 @@ class StrictStore(WrapperStore[Any]):
                 "a chunk is missing",
                 where=key,
                 expected="every chunk of a finished product to exist",
-                remedy="run 'bperp verify --repair' and then the same run again",
+                remedy="run 'bperp repair ROOT', then the same run again",
             )
         return value
 

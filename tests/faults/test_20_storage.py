@@ -112,7 +112,6 @@ def test_a_disk_that_fills_up_leaves_what_was_finished(forks, disk, tmp_path, cl
 
 
 @fault("G06", level="P")
-@pytest.mark.xfail(reason="EFBIG is no R804 yet: it ends in exit code 1 and a report to be sent")
 def test_a_limit_on_the_size_of_files_is_like_a_full_disk(forks, selfcheck, clean):
     failed = run(forks, selfcheck.config, SMALL_FILES)
     assert (failed.code, failed.error["code"]) == (4, "R804")

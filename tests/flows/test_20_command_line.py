@@ -28,7 +28,10 @@ from bperp.stores.errors import (
     StorageError,
 )
 
-VERBS = ("simulate", "init", "check", "run", "status", "export", "demo", "doctor")
+VERBS = (
+    *("simulate", "init", "check", "run", "add", "status", "verify", "repair", "cost", "export"),
+    *("demo", "doctor"),
+)
 TOKEN = "fake-token-9f8e7d"
 
 
