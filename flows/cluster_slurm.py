@@ -20,6 +20,7 @@ from bperp.flows.clusters import (
     WORKER_SETTINGS,
     settings_as_environment,
 )
+from bperp.flows.interruption import handlers_kept
 from bperp.stores.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ class SlurmWorkers:
 
 def _start(options: SlurmOptions, memory: int, tls: TlsFiles, faults: list[Exception]) -> Any:
     try:
-        jobqueue: Any = importlib.import_module("dask_jobqueue")
+        with handlers_kept():
+            jobqueue: Any = importlib.import_module("dask_jobqueue")
     except ImportError as error:
         raise nothing_started("dask-jobqueue", "pip install 'bperp[slurm]'") from error
     if shutil.which("sbatch") is None:

@@ -32,9 +32,9 @@ _ROOT_PUTS = 12
 _LIST_PAGE, _LISTINGS = 1000, 3
 _LOCK_READS = 2
 """Of the run lock, before and after each task."""
-_STATE_READS, _OPENING_READS = 3, 4
-"""Of each product, before and while it is made; of each array, by each worker: Zarr asks for the
-documents of both its formats."""
+_STATE_READS, _OPENING_READS = 3, 2
+"""Of each product, before and while it is made; of each array, by workers that write it and by
+workers that read it."""
 _BYTES_PER_GB = 1e9
 _DELIVERED = ("timeseries", "publish")
 

@@ -47,6 +47,24 @@ def terminable() -> Iterator[None]:
         _requested.clear()
 
 
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put the handlers of SIGINT and SIGTERM back that something inside replaces.
+
+    ``dask_jobqueue`` installs its own when it is imported; Ctrl-C would then end the process
+    without leaving the store in order.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
 def raise_if_requested() -> None:
     """Raise KeyboardInterrupt when a signal came whose exception was swallowed.
 

@@ -105,7 +105,7 @@ def _stub_details(name: str, found: StubAccount) -> Iterator[Figure]:
     yield Figure(f"{name}.wall", found.wall_s, "s", "two workers")
     yield Figure(f"{name}.worker_cpu", 1e3 * found.worker_cpu_s / found.tasks, "ms/task")
     yield Figure(f"{name}.client_growth", found.client_growth_bytes / found.tasks, "B/task")
-    yield Figure(f"{name}.client_peak", found.client_peak_bytes / 1e6, "MB")
+    yield Figure(f"{name}.client_peak", found.client_peak_bytes / 1e6, "MB", "of bench.py so far")
     yield Figure(f"{name}.worker_peak", found.worker_peak_bytes / 1e6, "MB")
     yield Figure(f"{name}.again", found.again_s, "s", "a second run with nothing to do")
     yield Figure(f"{name}.plan", found.plan_s, "s", "half of the tasks")

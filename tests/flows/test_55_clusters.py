@@ -1005,3 +1005,16 @@ def test_a_refusing_kubernetes_is_r817(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "kr8s", None)
     with pytest.raises(StorageError, match=r"R816.*pip install 'bperp\[kubernetes\]'"):
         run(tmp_path / "root", executor)
+
+
+def test_ctrl_c_stays_ours_when_the_library_of_slurm_is_loaded() -> None:
+    program = """if True:
+        import signal
+        from bperp.flows.interruption import handlers_kept
+        before = signal.getsignal(signal.SIGINT)
+        with handlers_kept():
+            import dask_jobqueue
+            assert signal.getsignal(signal.SIGINT) is not before, "nothing to protect from any more"
+        assert signal.getsignal(signal.SIGINT) is before
+    """
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

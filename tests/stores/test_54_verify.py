@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from bperp.pipeline.stage import ArraySpec, Block, Template
 from bperp.stores.block_examination import examine_block
 from bperp.stores.cube import CubeStore
 from bperp.stores.errors import StorageError
-from bperp.stores.receipts import Ledger
+from bperp.stores.receipts import Ledger, Receipt
 from bperp.stores.verify import verify_store, withdraw
 
 
@@ -168,13 +169,26 @@ def test_lost_and_unreadable_receipts_are_found(root):
 
 def test_a_receipt_with_other_numbers_contradicts_data_and_marker(root):
     path = next(root.glob("receipts/selfcheck-pattern/2020-01-01/0.*"))
-    record = json.loads(path.read_text())
-    record["blocks"][0]["sha256"] = "ab" * 32
-    path.write_text(json.dumps(record))
+    receipt = Receipt.from_dict(json.loads(path.read_text()))
+    block = replace(receipt.blocks[0], sha256="ab" * 32)
+    forged = replace(receipt, blocks=(block, *receipt.blocks[1:]))
+    path.write_text(json.dumps(forged.as_dict()))
     assert set(codes(root)) == {
         "markers/selfcheck-pattern.json",
         *(f"{PATTERN}/number/c/0/0/{column}" for column in range(4)),
     }
+
+
+@pytest.mark.parametrize("part", ["blocks", "summary"])
+def test_a_receipt_that_was_damaged_is_as_good_as_lost(root, part):
+    path = next(root.glob("receipts/selfcheck-pattern/2020-01-01/0.*"))
+    record = json.loads(path.read_text())
+    if part == "blocks":
+        record["blocks"][0]["sha256"] = "ab" * 32
+    else:
+        record["summary"]["total"] += 1
+    path.write_text(json.dumps(record))
+    assert codes(root) == {"receipts/selfcheck-pattern/2020-01-01/0": "R801"}
 
 
 def test_a_marker_that_cannot_be_read_is_found(root):
