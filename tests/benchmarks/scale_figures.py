@@ -5,18 +5,20 @@ The tables of ``bperp.flows.cost_loads`` and ``docs/scale.md`` hold what these p
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
 from measuring import Figure, figure
-from stub_run import OpenExecutor, StubAccount, run_stub
+from stub_run import OpenExecutor, StubAccount, run_stub, run_stub_stages
 from stub_stages import StubOptions
 
 from bperp.flows.config import StackConfig
@@ -117,36 +119,61 @@ def _stub_details(name: str, found: StubAccount) -> Iterator[Figure]:
 
 @figure("two_workers")
 def two_workers() -> Iterator[Figure]:
-    """Wall time with one worker over that with two, for bursts: best of several, in turn."""
+    """Wall time with one worker over that with two: best of several, in turn, on quiet cores.
+
+    First for tasks that only compute, then for steps on bursts, which move more memory than one
+    core alone can: ``memory`` tells what two cores gain where there is nothing but memory.
+    """
     with simulated(PARALLEL) as folder, ExitStack() as ending:
-        setup = setup_run(configuration(folder))
-        _run(setup, SerialExecutor())
+        _run(setup_run(configuration(folder)), SerialExecutor())
         executors = {workers: OpenExecutor(workers, 2_000_000_000) for workers in (1, 2)}
+        walls: dict[tuple[str, int], list[float]] = defaultdict(list)
         for executor in executors.values():
             ending.callback(executor.end)
             _repeat(folder, executor)  # starts the workers, which load what they need
-        walls: dict[int, list[float]] = {1: [], 2: []}
         for trial in range(TRIALS):
             for workers in (1, 2) if trial % 2 else (2, 1):
-                walls[workers].append(_repeat(folder, executors[workers]))
-        best = {workers: min(values) for workers, values in walls.items()}
-        yield Figure("two_workers", best[1] / best[2], "x", "needs two quiet cores")
-        for workers, wall in best.items():
-            yield Figure(f"two_workers.wall_{workers}", wall, "s", ", ".join(PARALLEL_STEPS))
+                root = folder / f"stub-{trial}-{workers}"
+                start = time.perf_counter()
+                run_stub_stages(root, executors[workers], StubOptions(tasks=60, work=120))
+                walls["", workers].append(time.perf_counter() - start)
+                for stage in _repeat(folder, executors[workers]).stages:
+                    walls[f".{stage.name}", workers].append(stage.seconds)
+                walls[".memory", workers].append(_memory_seconds(workers))
+        for name in dict.fromkeys(name for name, _ in walls):
+            best = min(walls[name, 1]) / min(walls[name, 2])
+            gain = 2.0 * best if name == ".memory" else best
+            note = f"{min(walls[name, 1]):.2f} s and {min(walls[name, 2]):.2f} s"
+            yield Figure(f"two_workers{name}", gain, "x", note)
 
 
-def _repeat(folder: Path, executor: Executor) -> float:
-    """Do the parallel steps once more; return the wall time of their tasks and all around them."""
+def _repeat(folder: Path, executor: Executor) -> Any:
+    """Do the parallel steps once more; return the summary of the run."""
     setup = setup_run(configuration(folder))
     ledger = Ledger(setup.store.objects)
     for step in PARALLEL_STEPS:
         ledger.remove_marker(step)
         ledger.retire(step, keep={})
-    start = time.perf_counter()
     summary = _run(setup, executor, PARALLEL_STEPS)
-    wall = time.perf_counter() - start
     assert summary.tasks_run > len(PARALLEL_STEPS), "everything was to be done again"
-    return wall
+    return summary
+
+
+def _memory_seconds(processes: int) -> float:
+    """Return how long so many processes at once take to add to 64 MB, over and over."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes) as pool:
+        pool.map(add_in_memory, [1] * processes, chunksize=1)
+        return max(pool.map(add_in_memory, [400] * processes, chunksize=1))
+
+
+def add_in_memory(times: int) -> float:
+    """Add one to eight million numbers; return the seconds it took."""
+    numbers = np.ones(8_000_000)
+    start = time.perf_counter()
+    for _ in range(times):
+        numbers += 1.0
+    return time.perf_counter() - start
 
 
 def _run(setup: RunSetup, executor: Executor, steps: Sequence[str] = ()) -> Any:

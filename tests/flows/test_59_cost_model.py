@@ -347,7 +347,7 @@ def idle_cores(seconds: float = 1.0) -> float:
     return (os.cpu_count() or 1) * (later[0] - idle) / max(1, later[1] - total)
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark  # virtual cores that share one real core give less, however idle they look
 @pytest.mark.cluster
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="tells idle cores on Linux only")
 @pytest.mark.usefixtures("benchmarks")
@@ -365,7 +365,7 @@ def test_two_workers_take_little_more_than_half_the_time(tmp_path: Path) -> None
             for workers in (1, 2) if trial % 2 else (2, 1):
                 root = tmp_path / f"{trial}-{workers}"
                 begin = time.perf_counter()
-                run_stub_stages(root, executors[workers], StubOptions(tasks=30, work=8))
+                run_stub_stages(root, executors[workers], StubOptions(tasks=40, work=120))
                 walls[workers].append(time.perf_counter() - begin)
     finally:
         for executor in executors.values():
